@@ -1,0 +1,1 @@
+"""kleak: which code path of a Linux kernel module allocates memory and never gives it back."""

@@ -1,0 +1,46 @@
+"""The errors that end a command with one line on standard error, and their exit statuses."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """What a command that judges tells its caller (see docs/exit-status in the README)."""
+
+    CLEAN = 0
+    FOUND = 1
+    USAGE = 2
+    UNSUPPORTED = 3
+    TARGET_FAILED = 4
+    INCOMPLETE = 5
+
+
+class KleakError(Exception):
+    """An expected failure. Its text is one line that says what is wrong and what mends it."""
+
+    exit_status = ExitStatus.USAGE
+
+
+class UsageError(KleakError):
+    """The command line asks for something that makes no sense."""
+
+    exit_status = ExitStatus.USAGE
+
+
+class UnsupportedError(KleakError):
+    """This machine cannot do it: privilege, kernel feature, missing package."""
+
+    exit_status = ExitStatus.UNSUPPORTED
+
+
+class TargetError(KleakError):
+    """The target failed: the module does not load or unload, the command failed."""
+
+    exit_status = ExitStatus.TARGET_FAILED
+
+
+class IncompleteError(KleakError):
+    """The result has losses and ``--strict`` was given."""
+
+    exit_status = ExitStatus.INCOMPLETE

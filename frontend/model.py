@@ -1,0 +1,230 @@
+"""What is captured (Session) and what is concluded from it (Report). Plain data, no behaviour.
+
+Sizes are bytes, times are nanoseconds of CLOCK_MONOTONIC unless the name says otherwise.
+Stacks are innermost frame first, as kernel people read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+# --- shared by both -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source line, as the debug information names the file."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a stack, normalised: never an address, so it is equal across module loads.
+
+    ``module`` is None for the kernel's own text. ``symbol`` is None where nothing is known;
+    ``offset`` is then the offset in the module's text, or the address itself for module None.
+    ``offset`` is that of the return address, as the kernel prints it; ``source`` is the line
+    of the call. ``source`` takes no part in equality.
+    """
+
+    module: str | None
+    symbol: str | None
+    offset: int
+    source: Source | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A number of objects and the bytes they hold."""
+
+    count: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The kernel that was observed."""
+
+    release: str
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What was observed. ``kind`` is "module" or "symbols"."""
+
+    kind: str
+    name: str
+    path: str | None = None
+    parameters: tuple[str, ...] = ()
+    version: str | None = None
+    build_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """All that the tracer knows it missed or could not ask.
+
+    ``lost`` maps a reason to a number of events; only non-zero ones that may change a result
+    belong there. ``repaired`` are misses that were made good and change nothing.
+    ``witnesses`` maps each witness to "used" or to why it was not.
+    ``notes`` are sentences for the reader.
+    """
+
+    lost: dict[str, int] = field(default_factory=dict)
+    repaired: dict[str, int] = field(default_factory=dict)
+    witnesses: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was lost that may change a result."""
+        return not any(self.lost.values())
+
+
+# --- captured -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CycleTally:
+    """What one site did in one cycle. An object counts in the cycle that allocated it."""
+
+    allocated: Tally
+    freed: Tally
+
+    @property
+    def outstanding(self) -> Tally:
+        """Allocated in this cycle and not freed when the session ended."""
+        return Tally(
+            self.allocated.count - self.freed.count,
+            self.allocated.size_bytes - self.freed.size_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """One outstanding allocation."""
+
+    address: int
+    size_bytes: int
+    requested_bytes: int
+    allocated_at_ns: int
+    cycle: int
+    pid: int
+    comm: str
+
+
+@dataclass(frozen=True, slots=True)
+class TracedSite:
+    """All allocations of one allocator with one normalised stack.
+
+    ``allocator`` is "kmalloc", "kmem_cache", "vmalloc", "vmap", "ioremap" or "vm_map_ram".
+    ``frames`` start at the function that emitted the event; the tracer's own are gone.
+    ``cycles`` has one entry a cycle of the session, first cycle first.
+    ``requested_bytes`` is what the outstanding objects were asked for, where the event tells.
+    ``kept`` are some of the outstanding allocations, oldest first, bounded by the session.
+    """
+
+    allocator: str
+    frames: tuple[Frame, ...]
+    cycles: tuple[CycleTally, ...]
+    requested_bytes: int | None = None
+    kept: tuple[Allocation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One load, exercise, unload. ``index`` counts from 1. Times are CLOCK_MONOTONIC ns."""
+
+    index: int
+    loaded_at_ns: int
+    unloaded_at_ns: int | None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VmallocRegion:
+    """One region of /proc/vmallocinfo with a real start address, read after the last settle."""
+
+    address: int
+    size_bytes: int
+    pages: int | None
+    kind: str
+    caller: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Everything that one capture saw. Analysis needs nothing else.
+
+    ``vmalloc_regions`` is None where /proc/vmallocinfo could not be read with real addresses
+    (trust.witnesses says why).
+    """
+
+    kernel: Kernel
+    target: Target
+    cycles: tuple[Cycle, ...]
+    sites: tuple[TracedSite, ...]
+    trust: Trust
+    vmalloc_regions: tuple[VmallocRegion, ...] | None = None
+
+
+# --- concluded ----------------------------------------------------------------------------
+
+
+class Verdict(IntEnum):
+    """How sure the report is that a site leaks; a greater value is more certain."""
+
+    RETAINED = 0
+    POSSIBLE = 1
+    LIKELY = 2
+    CONFIRMED = 3
+
+    @property
+    def label(self) -> str:
+        """The word in reports and options."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one witness says of a site. ``weight`` is log-odds (natural): above 0 speaks for a leak."""
+
+    witness: str
+    says: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSite:
+    """One leak site with its verdict. ``frames[0]`` is the first frame that is no allocator.
+
+    ``allocator_frames`` are the allocator's own frames that were stripped, innermost first.
+    ``per_cycle`` is outstanding by the cycle that allocated it, None where cycles are unknown.
+    ``score`` is 0 to 100.
+    """
+
+    rank: int
+    verdict: Verdict
+    score: float
+    allocator: str
+    outstanding: Tally
+    per_cycle: tuple[Tally, ...] | None
+    frames: tuple[Frame, ...]
+    evidence: tuple[Evidence, ...]
+    requested_bytes: int | None = None
+    allocator_frames: tuple[Frame, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The conclusions. ``sites`` is ranked, best first. Rendered by kleak.render, one format a file."""
+
+    kernel: Kernel
+    target: Target
+    cycles: int
+    trust: Trust
+    sites: tuple[JudgedSite, ...]

@@ -1,0 +1,1 @@
+"""Kernel addresses to (module, symbol, offset) and file:line, also after a module is gone."""
