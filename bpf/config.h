@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Constants that user space passes as -D. What is a property of the running
+ * kernel (argument positions, member offsets) comes from its BTF: no kernel
+ * struct is taken from headers, so any headers will do.
+ *
+ * ARG_<EVENT>_<NAME>: index of a tracepoint argument, as in TP_PROTO.
+ * OFF_<STRUCT>_<MEMBER>: offset in bytes.
+ * An event that this kernel lacks has no constants: its program is left out.
+ */
+#ifndef MAX_OUTSTANDING
+#define MAX_OUTSTANDING 65536
+#endif
+#ifndef MAX_STACKS
+#define MAX_STACKS 16384
+#endif
+#ifndef MAX_TOTALS
+#define MAX_TOTALS 32768
+#endif
+/* Frames kept of a stack. The kernel walks kernel.perf_event_max_stack at most. */
+#ifndef STACK_DEPTH
+#define STACK_DEPTH 127
+#endif
+/* Counters of the filter in front of the ledger; a power of two. */
+#ifndef FILTER_SLOTS
+#define FILTER_SLOTS 262144
+#endif
+/* Modules in scope at one time, and loads of them that are remembered. */
+#ifndef MAX_MODULES
+#define MAX_MODULES 1
+#endif
+#define MAX_LOADS 4096
+#define MODULE_NAME_BYTES 64
+/* 64-bit words of the bitmap of symbols in scope: a bit for each byte of text. */
+#ifndef SYMBOL_WORDS
+#define SYMBOL_WORDS 1
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The tracer's programs. kleak.bpf_source turns this file and what it includes
+ * into the one text that bcc compiles; bcc attaches nothing by itself.
+ */
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/errno.h>
+
+#include "config.h"
+#include "record.h"
+#include "programs.h"
+#include "counters.h"
+#include "scope.h"
+#include "prefilter.h"
+#include "stacks.h"
+#include "ledger.h"
+
+#include "slab.c"
+#include "rcu.c"
+#include "vmalloc.c"
+#include "module.c"

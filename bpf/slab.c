@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* kmalloc, kmem_cache_alloc and their frees: include/trace/events/kmem.h. */
+
+static __always_inline int book_kmalloc(raw_tp *ctx, u32 program, u64 ptr, u64 call_site,
+					u64 size, u64 requested)
+{
+	book_allocation(ctx, program, FAMILY_KMALLOC, ptr, call_site, size, requested);
+	return 0;
+}
+
+#ifdef ARG_KMALLOC_PTR
+int on_kmalloc(raw_tp *ctx)
+{
+	return book_kmalloc(ctx, PROGRAM_KMALLOC, ctx->args[ARG_KMALLOC_PTR],
+			    ctx->args[ARG_KMALLOC_CALL_SITE], ctx->args[ARG_KMALLOC_BYTES_ALLOC],
+			    ctx->args[ARG_KMALLOC_BYTES_REQ]);
+}
+#endif
+
+/* Gone since commit 11e9734bcb6a ("mm/slab_common: unify NUMA and UMA version of tracepoints", v6.1). */
+#ifdef ARG_KMALLOC_NODE_PTR
+int on_kmalloc_node(raw_tp *ctx)
+{
+	return book_kmalloc(ctx, PROGRAM_KMALLOC_NODE, ctx->args[ARG_KMALLOC_NODE_PTR],
+			    ctx->args[ARG_KMALLOC_NODE_CALL_SITE],
+			    ctx->args[ARG_KMALLOC_NODE_BYTES_ALLOC],
+			    ctx->args[ARG_KMALLOC_NODE_BYTES_REQ]);
+}
+#endif
+
+/*
+ * The event of a slab cache tells sizes up to v6.0 and the cache since then
+ * (commit 2c1d697fb8ba, "mm/slab_common: drop kmem_alloc & avoid dereferencing
+ * fields when not using", v6.1).
+ */
+#ifdef ARG_KMEM_CACHE_ALLOC_PTR
+int on_kmem_cache_alloc(raw_tp *ctx)
+{
+#ifdef ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC
+	u64 size = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC];
+	u64 requested = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_REQ];
+#else
+	u64 cache = ctx->args[ARG_KMEM_CACHE_ALLOC_S];
+	u64 size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
+	u64 requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
+#endif
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, FAMILY_KMEM_CACHE,
+			ctx->args[ARG_KMEM_CACHE_ALLOC_PTR],
+			ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE], size, requested);
+	return 0;
+}
+#endif
+
+#ifdef ARG_KMEM_CACHE_ALLOC_NODE_PTR
+int on_kmem_cache_alloc_node(raw_tp *ctx)
+{
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, FAMILY_KMEM_CACHE,
+			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR],
+			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE],
+			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_ALLOC],
+			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ]);
+	return 0;
+}
+#endif
+
+int on_kfree_1(raw_tp *ctx)
+{
+	book_free(ctx->args[ARG_KFREE_PTR], ctx->args[ARG_KFREE_CALL_SITE], 1);
+	return 0;
+}
+
+int on_kfree_2(raw_tp *ctx)
+{
+	book_free(ctx->args[ARG_KFREE_PTR], ctx->args[ARG_KFREE_CALL_SITE], 2);
+	return 0;
+}
+
+int on_kmem_cache_free_1(raw_tp *ctx)
+{
+	book_free(ctx->args[ARG_KMEM_CACHE_FREE_PTR], ctx->args[ARG_KMEM_CACHE_FREE_CALL_SITE], 1);
+	return 0;
+}
+
+int on_kmem_cache_free_2(raw_tp *ctx)
+{
+	book_free(ctx->args[ARG_KMEM_CACHE_FREE_PTR], ctx->args[ARG_KMEM_CACHE_FREE_CALL_SITE], 2);
+	return 0;
+}
