@@ -1,21 +1,25 @@
-"""The error that every parser raises for text or bytes that the kernel does not write."""
+"""The error of every parser here."""
 
 from __future__ import annotations
 
 
 class ParseError(ValueError):
-    """Damaged or foreign input.
+    """A known field of a report that does not parse, with where it stands.
 
-    ``line_number`` counts from 1; ``line`` is the offending line without its newline. Both are
-    None where the input has no lines or the fault is not in one of them.
+    ``line_number`` counts from 1. Both it and ``line`` are None where no one line is at fault.
     """
 
     def __init__(
         self, message: str, line_number: int | None = None, line: str | None = None
     ) -> None:
-        """Compose the text of the error from its parts."""
+        """``message`` says what is wrong; ``line`` is the offending line as it was read."""
+        self.message = message
         self.line_number = line_number
         self.line = line
-        where = f"line {line_number}: " if line_number is not None else ""
-        quoted = f": {line!r}" if line is not None else ""
-        super().__init__(f"{where}{message}{quoted}")
+        super().__init__(message, line_number, line)
+
+    def __str__(self) -> str:
+        """The message, with line number and line where there are any."""
+        where = "" if self.line_number is None else f"line {self.line_number}: "
+        shown = "" if self.line is None else f": {self.line[:200]!r}"
+        return f"{where}{self.message}{shown}"
