@@ -31,7 +31,8 @@ static __always_inline int any_word_in(struct stack_words *read, u64 low, u64 si
 static __always_inline int rules_out_scope(void *ctx, u32 program, struct scope *scope)
 {
 	struct stack_words *read = stack_words.lookup(&program);
-	u64 low = scope->low, size = scope->high - scope->low;
+	u64 low = scope->low + 1; /* return addresses: see in_scope() */
+	u64 size = scope->high - scope->low;
 	u64 bottom = 0, left, at, task;
 	u32 partial, blocks;
 

@@ -48,8 +48,14 @@ static __always_inline int in_symbols(struct scope *scope, u64 address)
 	return bits && (*bits >> (byte % 64) & 1);
 }
 
-static __always_inline int in_scope(struct scope *scope, u64 address)
+/*
+ * Whether a return address is in scope. The call stands before it: where a
+ * function ends in a call, the return address is behind the function.
+ */
+static __always_inline int in_scope(struct scope *scope, u64 return_address)
 {
+	u64 address = return_address - 1;
+
 	if (address - scope->low >= scope->high - scope->low)
 		return 0;
 	return scope->everything || in_symbols(scope, address) || in_module_slots(address);

@@ -57,7 +57,7 @@ def find_target(spec: str, parameters: Sequence[str]) -> ModuleTarget:
     path = _find_by_name(spec) if by_name else Path(spec)
     if not path.is_file():
         raise UsageError(f"{spec}: no such module file")
-    image = ModuleImage.open(path)
+    image = ModuleImage(path)
     _check_release(spec, image)
     if image.name in loaded_modules():
         raise TargetError(f"module {image.name} is loaded already: unload it first")
@@ -85,11 +85,11 @@ def _check_release(spec: str, image: ModuleImage) -> None:
         )
 
 
-def loaded_modules() -> dict[str, proc_modules.Module]:
+def loaded_modules() -> dict[str, proc_modules.LoadedModule]:
     """Return the loaded modules by name; empty on a kernel without modules."""
     if not PROC_MODULES.exists():
         return {}
-    return {module.name: module for module in proc_modules.parse(PROC_MODULES.read_text())}
+    return {module.name: module for module in proc_modules.parse_modules(PROC_MODULES.read_text())}
 
 
 class ModuleLoader:

@@ -16,6 +16,7 @@ from kleak.capture.bpf_source import read_source
 from kleak.capture.events import Attachment, Hook, Plan
 from kleak.capture.headers import HeaderTree, bcc_environment
 from kleak.errors import UnsupportedError
+from kleak.symbols.kernel_table import TextRange
 
 # enum counter of bpf/record.h, in its order.
 _COUNTERS = (
@@ -52,19 +53,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class TextRange:
-    """Addresses from ``start`` up to, not including, ``end``."""
-
-    start: int
-    end: int
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the range."""
-        return self.end - self.start
-
-
-@dataclass(frozen=True, slots=True)
 class SymbolScope:
     """Ranges of kernel text in scope. With ``everything`` there is one, and no more is asked."""
 
@@ -78,7 +66,7 @@ class SymbolScope:
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleLoad:
+class LoadRecord:
     """One load of a module in scope, as the kernel placed it. Times are CLOCK_MONOTONIC ns."""
 
     name: str
@@ -214,7 +202,8 @@ class Tracer:
         constants["MAX_MODULES"] = max(1, len(self._modules))
         constants["STACK_DEPTH"] = _stack_depth()
         if self._symbols is not None and not self._symbols.everything:
-            constants["SYMBOL_WORDS"] = self._symbols.envelope.size_bytes // 64 + 1
+            envelope = self._symbols.envelope
+            constants["SYMBOL_WORDS"] = (envelope.end - envelope.start) // 64 + 1
         return constants
 
     def _set_scope(self) -> None:
@@ -334,7 +323,7 @@ class Tracer:
         """How each event is heard of."""
         return {attached.event: attached.way for attached in self._attached}
 
-    def loads(self) -> tuple[ModuleLoad, ...]:
+    def loads(self) -> tuple[LoadRecord, ...]:
         """Return the loads of modules in scope, first one first."""
         if not self._modules:
             return ()
@@ -429,8 +418,8 @@ def _rows(table: Any) -> Iterator[tuple[Any, Any]]:
     yield from table.items_lookup_batch()
 
 
-def _module_load(leaf: Any) -> ModuleLoad:
-    return ModuleLoad(
+def _module_load(leaf: Any) -> LoadRecord:
+    return LoadRecord(
         leaf.name.decode(errors="replace"),
         leaf.cycle,
         TextRange(leaf.text.start, leaf.text.end),
