@@ -185,15 +185,49 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 family, 
 }
 
 /*
- * Books a free. Every free program is attached twice: the kernel skips a
- * program that is already running on this CPU, so a free in an interrupt can
- * be lost to one copy but not to both. copy is 1 or 2.
+ * Every free program is attached twice: the kernel skips a program that is
+ * already running on this CPU, so a free in an interrupt can be lost to one
+ * copy but not to both, unless it interrupts an interrupt that did the same.
+ *
+ * To tell how many were: copy 1 leaves a mark, copy 2 takes it away, and where
+ * copy 2 finds none, copy 1 was skipped and copy 2 made it good. What copy 1
+ * was skipped beyond that is lost. Both copies of one event have their context
+ * at the same place of the stack, interrupts elsewhere: so it names the event.
  */
-static __always_inline void book_free(u64 address, u64 call_site, u32 copy)
+#define MARKS 64 /* a power of two */
+struct free_marks {
+	u64 context[3]; /* of copy 1 and copy 2: a pointer becomes a number in memory */
+	u64 marks[MARKS];
+	u64 made_good;
+};
+
+BPF_PERCPU_ARRAY(free_marks, struct free_marks, FREE_EVENTS);
+
+static __always_inline void mark_free(void *ctx, u32 event, u32 copy)
+{
+	struct free_marks *of_event = free_marks.lookup(&event);
+	u64 context, *mark;
+
+	if (!of_event)
+		return;
+	*(volatile u64 *)&of_event->context[copy] = (u64)ctx;
+	context = *(volatile u64 *)&of_event->context[copy];
+	mark = &of_event->marks[(context >> 3) % MARKS];
+	if (copy == 1)
+		*mark = context;
+	else if (*mark == context)
+		*mark = 0;
+	else
+		__sync_fetch_and_add(&of_event->made_good, 1);
+}
+
+/* Books a free. call_site is 0 if the event gives none. copy is 1 or 2. */
+static __always_inline void book_free(void *ctx, u64 address, u64 call_site, u32 event, u32 copy)
 {
 	struct allocation allocation;
 	struct scope *scope;
 
+	mark_free(ctx, event, copy);
 	if (address <= 16) /* NULL and ZERO_SIZE_PTR */
 		return;
 	if (strike(address, &allocation)) {
@@ -201,11 +235,9 @@ static __always_inline void book_free(u64 address, u64 call_site, u32 copy)
 		count(COUNT_FREED);
 		if (copy == 2)
 			count(COUNT_REPAIRED_FREES);
-		return;
+	} else if (copy == 1 && call_site) {
+		scope = current_scope();
+		if (scope && scope->counting && in_scope(scope, call_site))
+			count(COUNT_FOREIGN_FREES);
 	}
-	if (copy == 2 || !call_site)
-		return;
-	scope = current_scope();
-	if (scope && scope->counting && in_scope(scope, call_site))
-		count(COUNT_FOREIGN_FREES);
 }

@@ -9,6 +9,15 @@ enum program {
 	SCRATCH_STACKS,
 };
 
+/* The events that free: kleak.capture.tracer reads free_marks by this order. */
+enum free_event {
+	FREE_KFREE,
+	FREE_KMEM_CACHE_FREE,
+	FREE_KVFREE_CALL_RCU,
+	FREE_VMAP_AREA,
+	FREE_EVENTS,
+};
+
 /*
  * Keeps clang from merging the two bounds of a loop into one that the verifier
  * cannot follow, and from unrolling the loop.

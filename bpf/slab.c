@@ -65,24 +65,26 @@ int on_kmem_cache_alloc_node(raw_tp *ctx)
 
 int on_kfree_1(raw_tp *ctx)
 {
-	book_free(ctx->args[ARG_KFREE_PTR], ctx->args[ARG_KFREE_CALL_SITE], 1);
+	book_free(ctx, ctx->args[ARG_KFREE_PTR], ctx->args[ARG_KFREE_CALL_SITE], FREE_KFREE, 1);
 	return 0;
 }
 
 int on_kfree_2(raw_tp *ctx)
 {
-	book_free(ctx->args[ARG_KFREE_PTR], ctx->args[ARG_KFREE_CALL_SITE], 2);
+	book_free(ctx, ctx->args[ARG_KFREE_PTR], ctx->args[ARG_KFREE_CALL_SITE], FREE_KFREE, 2);
 	return 0;
 }
 
 int on_kmem_cache_free_1(raw_tp *ctx)
 {
-	book_free(ctx->args[ARG_KMEM_CACHE_FREE_PTR], ctx->args[ARG_KMEM_CACHE_FREE_CALL_SITE], 1);
+	book_free(ctx, ctx->args[ARG_KMEM_CACHE_FREE_PTR], ctx->args[ARG_KMEM_CACHE_FREE_CALL_SITE],
+		  FREE_KMEM_CACHE_FREE, 1);
 	return 0;
 }
 
 int on_kmem_cache_free_2(raw_tp *ctx)
 {
-	book_free(ctx->args[ARG_KMEM_CACHE_FREE_PTR], ctx->args[ARG_KMEM_CACHE_FREE_CALL_SITE], 2);
+	book_free(ctx, ctx->args[ARG_KMEM_CACHE_FREE_PTR], ctx->args[ARG_KMEM_CACHE_FREE_CALL_SITE],
+		  FREE_KMEM_CACHE_FREE, 2);
 	return 0;
 }

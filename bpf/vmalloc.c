@@ -19,13 +19,13 @@ int on_alloc_vmap_area(raw_tp *ctx)
 
 int on_free_vmap_area_1(raw_tp *ctx)
 {
-	book_free(ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0, 1);
+	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0, FREE_VMAP_AREA, 1);
 	return 0;
 }
 
 int on_free_vmap_area_2(raw_tp *ctx)
 {
-	book_free(ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0, 2);
+	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0, FREE_VMAP_AREA, 2);
 	return 0;
 }
 #else
@@ -50,7 +50,7 @@ int kretfunc__vmlinux__alloc_vmap_area(u64 *ctx)
 
 int kfunc__vmlinux__free_vmap_area_noflush(u64 *ctx)
 {
-	book_free(read_u64(ctx[0] + OFF_VMAP_AREA_VA_START), 0, 1);
+	book_free(ctx, read_u64(ctx[0] + OFF_VMAP_AREA_VA_START), 0, FREE_VMAP_AREA, 1);
 	return 0;
 }
 
@@ -62,7 +62,7 @@ int probe_return_alloc_vmap_area(u64 *ctx)
 
 int probe_free_vmap_area_noflush(u64 *ctx)
 {
-	book_free(read_u64(ctx[WORD_PT_REGS_PARAMETER_1] + OFF_VMAP_AREA_VA_START), 0, 1);
+	book_free(ctx, read_u64(ctx[WORD_PT_REGS_PARAMETER_1] + OFF_VMAP_AREA_VA_START), 0, FREE_VMAP_AREA, 1);
 	return 0;
 }
 #endif

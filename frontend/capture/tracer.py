@@ -35,6 +35,8 @@ _COUNTERS = (
     "loads_full",
     "walks",
 )
+# enum free_event of bpf/programs.h, in its order.
+_FREE_EVENTS = ("kfree", "kmem_cache_free", "kvfree_call_rcu", "free_vmap_area_noflush")
 # enum family of bpf/record.h, in its order.
 FAMILIES = ("kmalloc", "kmem_cache", "vmap_area")
 
@@ -116,11 +118,27 @@ class LedgerEntry:
 class Counters:
     """What the programs counted, and how often the kernel could not run them.
 
-    ``missed_runs`` is by event, then one figure a copy of its program.
+    ``missed_runs`` is by event, then one figure a copy of its program. ``made_good`` is by event
+    the runs of the first copy that were skipped, but not those of the second.
     """
 
     counted: Mapping[str, int]
     missed_runs: Mapping[str, tuple[int, ...]]
+    made_good: Mapping[str, int]
+
+    def lost_events(self) -> dict[str, int]:
+        """Events that no copy of their program saw, by event; events without any are left out.
+
+        Where the copies cannot tell, as many as the copy with the fewest was skipped: a bound.
+        """
+        lost = {}
+        for event, missed in self.missed_runs.items():
+            unseen = min(missed)
+            if event in self.made_good:
+                unseen = min(unseen, missed[0] - self.made_good[event])
+            if unseen > 0:
+                lost[event] = unseen
+        return lost
 
 
 @dataclass
@@ -379,7 +397,13 @@ class Tracer:
             attached.event: tuple(_missed_runs(fd) for fd in attached.program_fds)
             for attached in self._attached
         }
-        return Counters(counted, missed)
+        marks = self._bpf["free_marks"]
+        made_good = {
+            event: sum(on_cpu.made_good for on_cpu in marks[ctypes.c_int(number)])
+            for number, event in enumerate(_FREE_EVENTS)
+            if self.attachments.get(event) is Attachment.RAW_TRACEPOINT
+        }
+        return Counters(counted, missed, made_good)
 
 
 class _RefusedError(Exception):
