@@ -6,7 +6,11 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """What a command that judges tells its caller (see docs/exit-status in the README)."""
+    """What a command that judges tells its caller.
+
+    130 is 128 + SIGINT, as shells expect it of a program that the user interrupted: neither
+    "clean" nor "found" would be true.
+    """
 
     CLEAN = 0
     FOUND = 1
@@ -14,6 +18,7 @@ class ExitStatus(IntEnum):
     UNSUPPORTED = 3
     TARGET_FAILED = 4
     INCOMPLETE = 5
+    INTERRUPTED = 130
 
 
 class KleakError(Exception):
@@ -44,3 +49,9 @@ class IncompleteError(KleakError):
     """The result has losses and ``--strict`` was given."""
 
     exit_status = ExitStatus.INCOMPLETE
+
+
+class StoppedError(KleakError):
+    """The user ended it (SIGINT, or SIGTERM and SIGHUP, which are treated alike)."""
+
+    exit_status = ExitStatus.INTERRUPTED

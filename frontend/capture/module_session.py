@@ -1,0 +1,195 @@
+"""The main job: load a module, exercise it, unload it, again and again, and watch what stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kleak.capture.events import make_plan, read_btf
+from kleak.capture.headers import find_headers
+from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.modules import (
+    ModuleLoader,
+    ModuleTarget,
+    Timeouts,
+    loaded_modules,
+    run_exercise,
+)
+from kleak.capture.recording import read_session
+from kleak.capture.settle import AT_THE_END, BETWEEN_CYCLES, Patience, settle
+from kleak.capture.tracer import Limits, LoadRecord, Tracer
+from kleak.errors import StoppedError, KleakError, TargetError
+from kleak.model import Cycle, Session, Target
+from kleak.progress import Progress
+from kleak.symbols.kernel_table import KernelTable
+from kleak.symbols.symboliser import ModuleLoad, Symboliser
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRun:
+    """What to do. ``exercise`` is a shell line; ``init_may_fail``: a failing init is a cycle too."""
+
+    target: ModuleTarget
+    cycles: int
+    exercise: str | None = None
+    init_may_fail: bool = False
+    headers: str | None = None
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a capture saw, and what ended it early, if anything did."""
+
+    session: Session
+    failure: KleakError | None
+
+
+def trace_module(run: ModuleRun, progress: Progress) -> Outcome:
+    """Run the cycles and return what was seen.
+
+    A failure of the target, or Ctrl-C, ends the cycles but not the capture: what was seen so
+    far is returned with it. Raises UnsupportedError where this machine cannot trace at all.
+    """
+    progress.say("reading the kernel's types")
+    plan = make_plan(read_btf(), modules=True)
+    tracer = Tracer(
+        plan, find_headers(run.headers), modules=(run.target.name,), limits=run.limits
+    )
+    progress.say("compiling and attaching")
+    with tracer:
+        capture = _Capture(run, tracer, progress)
+        failure = capture.run_cycles()
+        progress.say("reading the result")
+        return Outcome(capture.session(failure), failure)
+
+
+class _Capture:
+    """One capture in progress."""
+
+    def __init__(self, run: ModuleRun, tracer: Tracer, progress: Progress) -> None:
+        self._run = run
+        self._tracer = tracer
+        self._progress = progress
+        self._table: KernelTable | None = None
+        self._others: frozenset[tuple[str, int]] = frozenset()
+        self._failures: dict[int, str] = {}
+
+    def run_cycles(self) -> KleakError | None:
+        """Load, exercise, unload; settle. Returns what ended it early."""
+        failure: KleakError | None = None
+        patience = AT_THE_END
+        with ModuleLoader(self._run.target, self._run.timeouts) as loader:
+            try:
+                for index in range(1, self._run.cycles + 1):
+                    self._run_cycle(loader, index)
+            except TargetError as error:
+                failure = error
+            except KeyboardInterrupt:
+                failure = StoppedError("interrupted")
+                patience = BETWEEN_CYCLES
+        if self._table is None:
+            self._table = read_kernel_table()
+        try:
+            self._settle(patience, "waiting for late frees")
+        except KeyboardInterrupt:
+            failure = failure or StoppedError("interrupted while waiting for late frees")
+        return failure
+
+    def _run_cycle(self, loader: ModuleLoader, index: int) -> None:
+        name = self._run.target.name
+        doing = f"cycle {index} of {self._run.cycles}"
+        self._progress.say(f"{doing}: loading {name}")
+        try:
+            loader.load()
+        except TargetError as error:
+            self._failures[index] = str(error)
+            # Without a load event its init never ran, so this is no cycle.
+            if not self._run.init_may_fail or len(self._tracer.loads()) < index:
+                raise
+            self._notice_modules()
+        else:
+            self._notice_modules()
+            if self._run.exercise is not None:
+                run_exercise(
+                    self._run.exercise,
+                    lambda: self._progress.say(f"{doing}: {self._run.exercise}"),
+                )
+            self._progress.say(f"{doing}: unloading {name}")
+            loader.unload()
+        self._settle(BETWEEN_CYCLES, f"{doing}: waiting for late frees")
+
+    def _notice_modules(self) -> None:
+        """Take a snapshot of the kernel's symbols when other modules came or went."""
+        others = frozenset(
+            (name, module.address)
+            for name, module in loaded_modules().items()
+            if name != self._run.target.name
+        )
+        if self._table is None or others != self._others:
+            self._table = read_kernel_table()
+            self._others = others
+
+    def _settle(self, patience: Patience, doing: str) -> None:
+        def outstanding() -> int:
+            counted = self._tracer.counters().counted
+            return counted["allocated"] - counted["freed"]
+
+        def tick(elapsed: float) -> None:
+            self._progress.say(f"{doing} ({elapsed:.0f} s)")
+
+        settle(outstanding, patience, tick)
+
+    def session(self, failure: KleakError | None) -> Session:
+        """Read the result."""
+        if self._table is None:
+            raise AssertionError("run_cycles() takes a snapshot of the symbols")
+        loads = self._tracer.loads()
+        image = self._run.target.image
+        symboliser = Symboliser(self._table)
+        notes = []
+        for record in loads:
+            load = _module_load(record, self._run.target)
+            if load.fits:
+                symboliser.add(load)
+            else:
+                notes.append(
+                    f"the module loaded in cycle {record.cycle} is not the one in "
+                    f"{image.path}: its functions have no names"
+                )
+        cycles = [self._cycle(record) for record in loads]
+        if failure is not None:
+            notes.append(f"ended in cycle {max(1, len(cycles))} of {self._run.cycles}: {failure}")
+        return read_session(
+            self._tracer, _describe(self._run.target), cycles, symboliser.resolve, notes=notes
+        )
+
+    def _cycle(self, record: LoadRecord) -> Cycle:
+        return Cycle(
+            record.cycle,
+            record.loaded_at_ns,
+            record.unloaded_at_ns,
+            self._failures.get(record.cycle),
+        )
+
+
+def _module_load(record: LoadRecord, target: ModuleTarget) -> ModuleLoad:
+    return ModuleLoad(
+        target.image,
+        record.text.start,
+        record.text.end - record.text.start,
+        record.init_text.start,
+        record.init_text.end - record.init_text.start,
+        record.cycle,
+    )
+
+
+def _describe(target: ModuleTarget) -> Target:
+    return Target(
+        "module",
+        target.name,
+        str(target.path),
+        target.parameters,
+        target.image.version,
+        target.image.build_id,
+    )

@@ -1,0 +1,85 @@
+"""Reading a finished capture out of the kernel: the Session, with what the tracer missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
+from kleak.capture.sites import Resolve, build_sites
+from kleak.capture.tracer import Counters, Tracer
+from kleak.model import Cycle, Session, Target, Trust
+
+KEPT_OF_A_SITE = 1000
+
+# What each counter means for a result. Named for the reader of a report.
+_LOSSES = {
+    "ledger_full": "allocations_beyond_max_outstanding",
+    "stacks_full": "allocations_beyond_max_stacks",
+    "totals_full": "allocations_beyond_max_totals",
+    "no_stack": "allocations_without_stack",
+    "nested": "allocations_in_interrupted_walks",
+    "delete_refused": "frees_refused_by_the_map",
+    "loads_full": "module_loads_beyond_the_map",
+}
+_REPAIRS = {
+    "repaired_frees": "frees_seen_by_second_program",
+    "double_events": "double_allocation_events",
+    "reused_addresses": "frees_inferred_from_address_reuse",
+}
+
+
+def read_session(
+    tracer: Tracer,
+    target: Target,
+    cycles: Sequence[Cycle],
+    resolve: Resolve,
+    *,
+    notes: Sequence[str] = (),
+) -> Session:
+    """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too."""
+    regions = read_vmalloc_regions()
+    witnesses = {"outstanding": "used", "growth": "used"}
+    witnesses["vmallocinfo"] = regions if isinstance(regions, str) else "used"
+    counters = tracer.counters()
+    sites = build_sites(
+        tracer.totals(),
+        tracer.stacks(),
+        tracer.outstanding(),
+        resolve,
+        cycles=len(cycles),
+        keep=KEPT_OF_A_SITE,
+    )
+    return Session(
+        read_kernel(),
+        target,
+        tuple(cycles),
+        sites,
+        Trust(
+            _lost(counters),
+            _nonzero(counters.counted, _REPAIRS),
+            witnesses,
+            (*tracer.notes, *notes, *_remarks(counters)),
+        ),
+        None if isinstance(regions, str) else regions,
+    )
+
+
+def _lost(counters: Counters) -> dict[str, int]:
+    lost = _nonzero(counters.counted, _LOSSES)
+    for event, number in counters.lost_events().items():
+        lost[f"missed_{event}_events"] = number
+    return lost
+
+
+def _nonzero(counted: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
+    return {name: counted[counter] for counter, name in names.items() if counted[counter]}
+
+
+def _remarks(counters: Counters) -> list[str]:
+    reused = counters.counted["reused_addresses"]
+    if not reused:
+        return []
+    return [
+        f"{reused} objects were freed without any event (their addresses came up again): "
+        "what else went that way may look outstanding"
+    ]

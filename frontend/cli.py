@@ -1,0 +1,67 @@
+"""The command line: the list of commands, and where errors become one line and a status."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from kleak.commands.module import module
+from kleak.commands.run import run
+from kleak.commands.vm import vm
+from kleak.errors import ExitStatus, KleakError
+
+COMMANDS = (module, run, vm)
+
+
+class _Group(click.Group):
+    """Lists its commands in the order of COMMANDS, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: sudo kleak module ./leaky.ko --cycles 5",
+)
+@click.version_option(package_name="kleak")
+@click.option("--debug", is_flag=True, help="Show a traceback where an error ends the command.")
+def cli(debug: bool) -> None:
+    """Find which code path of a kernel module allocates memory and never gives it back."""
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run kleak with the arguments of the process, and leave it with its exit status."""
+    # Both end a command the way Ctrl-C does: with everything put back.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except KleakError as error:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"kleak: {error}", err=True)
+        status = error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("kleak: interrupted", err=True)
+        status = ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (kleak ... | head): nobody is left to be told anything.
+        sys.stderr.close()
+        status = ExitStatus.INTERRUPTED
+    sys.exit(int(status or 0))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
