@@ -91,7 +91,7 @@ class _Capture:
         if self._table is None:
             self._table = read_kernel_table()
         try:
-            self._settle(patience, "waiting for late frees")
+            self._settle(patience, "end")
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
         return failure
@@ -117,7 +117,7 @@ class _Capture:
                 )
             self._progress.say(f"{doing}: unloading {name}")
             loader.unload()
-        self._settle(BETWEEN_CYCLES, f"{doing}: waiting for late frees")
+        self._settle(BETWEEN_CYCLES, doing)
 
     def _notice_modules(self) -> None:
         """Take a snapshot of the kernel's symbols when other modules came or went."""
@@ -131,14 +131,7 @@ class _Capture:
             self._others = others
 
     def _settle(self, patience: Patience, doing: str) -> None:
-        def outstanding() -> int:
-            counted = self._tracer.counters().counted
-            return counted["allocated"] - counted["freed"]
-
-        def tick(elapsed: float) -> None:
-            self._progress.say(f"{doing} ({elapsed:.0f} s)")
-
-        settle(outstanding, patience, tick)
+        settle(self._tracer.outstanding_count, patience, self._progress, doing)
 
     def session(self, failure: KleakError | None) -> Session:
         """Read the result."""

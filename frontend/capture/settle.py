@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kleak.progress import Progress
+
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _RCU_BARRIER = Path("/sys/module/rcutree/parameters/do_rcu_barrier")
 
@@ -57,12 +59,12 @@ def push_deferred_frees() -> None:
 
 
 def settle(
-    outstanding: Callable[[], int], patience: Patience, tick: Callable[[float], None]
+    outstanding: Callable[[], int], patience: Patience, progress: Progress, doing: str
 ) -> float:
     """Push deferred frees and wait until ``outstanding()`` stays the same.
 
-    ``tick`` is called with the seconds waited so far. Returns the seconds that it took. Never
-    raises for impatience: what is outstanding at the end is the result.
+    ``doing`` is what to show for it. Returns the seconds that it took. Never raises for
+    impatience: what is outstanding at the end is the result.
     """
     start = time.monotonic()
     push_deferred_frees()
@@ -71,7 +73,7 @@ def settle(
     while True:
         now = time.monotonic()
         elapsed = now - start
-        tick(elapsed)
+        progress.say(f"{doing}: waiting for late frees ({elapsed:.0f} s)")
         quiet = now - changed_at >= patience.quiet
         if before == 0 or (quiet and elapsed >= patience.least) or elapsed >= patience.most:
             return elapsed

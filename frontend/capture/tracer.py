@@ -349,6 +349,12 @@ class Tracer:
         table = self._bpf["loads"]
         return tuple(_module_load(table[ctypes.c_int(i)]) for i in range(min(count, _MAX_LOADS)))
 
+    def outstanding_count(self) -> int:
+        """Return how many allocations are outstanding now, without reading them."""
+        counted = self.counters().counted
+        gone = ("freed", "double_events", "reused_addresses")
+        return counted["allocated"] - sum(counted[name] for name in gone)
+
     def totals(self) -> list[StackTotal]:
         """Return the totals of every stack in every cycle."""
         return [

@@ -1,0 +1,135 @@
+"""What the commands that judge have in common: options, where the report goes, exit status."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kleak.capture.tracer import Limits
+from kleak.errors import ExitStatus, UsageError
+from kleak.model import Report, Verdict
+from kleak.render import report_json, table
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_VERDICTS = {verdict.label: verdict for verdict in sorted(Verdict, reverse=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a report goes and what it decides. Made before the work begins, so that a path
+    which cannot be written costs nothing but a line.
+    """
+
+    json: str | None
+    verbose: bool
+    fail_on: Verdict
+    strict: bool
+
+    def check(self) -> None:
+        """Raise UsageError if the report could not be written."""
+        if self.json in (None, "-"):
+            return
+        path = Path(str(self.json))
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory")
+        parent = path.parent
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise UsageError(f"{path}: no directory {parent} to write to")
+
+    def write(self, report: Report) -> ExitStatus:
+        """Print the report, write the JSON document, and return what the report decides."""
+        text_to = sys.stderr if self.json == "-" else sys.stdout
+        width = shutil.get_terminal_size((100, 24)).columns
+        color = text_to.isatty() and "NO_COLOR" not in os.environ
+        click.echo(
+            table.render(report, verbose=self.verbose, width=width, color=color), file=text_to
+        )
+        if self.json == "-":
+            click.echo(report_json.render(report))
+        elif self.json is not None:
+            _write_private(Path(self.json), report_json.render(report))
+        if self.strict and not report.trust.complete:
+            return ExitStatus.INCOMPLETE
+        if any(site.verdict >= self.fail_on for site in report.sites):
+            return ExitStatus.FOUND
+        return ExitStatus.CLEAN
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read: addresses and names are in it. Whole or not."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text + "\n")
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def output_options(command: _F) -> _F:
+    """Add the options that make an Output."""
+    for option in (
+        click.option("--json", metavar="FILE", help="Write the report as JSON too; - for stdout."),
+        click.option("--verbose", is_flag=True, help="Whole stacks, every piece of evidence."),
+        click.option(
+            "--fail-on",
+            type=click.Choice(list(_VERDICTS)),
+            default=Verdict.LIKELY.label,
+            show_default=True,
+            help="Exit with 1 if a site has this verdict or a surer one.",
+        ),
+        click.option("--strict", is_flag=True, help="Exit with 5 if the result is incomplete."),
+    ):
+        command = option(command)
+    return command
+
+
+def make_output(json: str | None, verbose: bool, fail_on: str, strict: bool) -> Output:
+    """Return the Output of the options, checked. Raises UsageError."""
+    output = Output(json, verbose, _VERDICTS[fail_on], strict)
+    output.check()
+    return output
+
+
+def tracer_options(command: _F) -> _F:
+    """Add the options that bound and feed the tracer."""
+    limits = Limits()
+    for option in (
+        click.option(
+            "--max-outstanding",
+            type=click.IntRange(1, 16_000_000),
+            default=limits.outstanding,
+            show_default=True,
+            help="Outstanding allocations that fit into the map, at about 130 bytes each.",
+        ),
+        click.option(
+            "--max-stacks",
+            type=click.IntRange(1, 1_000_000),
+            default=limits.stacks,
+            show_default=True,
+            help="Distinct stacks that fit into the map, at about 1.1 kB each.",
+        ),
+        click.option(
+            "--kernel-headers",
+            metavar="DIR",
+            help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def make_limits(max_outstanding: int, max_stacks: int) -> Limits:
+    """Return the map sizes for the options; totals need a row for a stack in each cycle."""
+    default = Limits()
+    return Limits(max_outstanding, max_stacks, max(default.totals, 2 * max_stacks))
