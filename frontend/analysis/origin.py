@@ -61,7 +61,8 @@ def judge(site: TracedSite, session: Session) -> Finding:
     if len(between) <= CONSTRUCTOR_DEPTH and _is_constructor(called):
         return Finding(Fact.CONSTRUCTOR, f"made by {_name(called)}() for {target.name}")
     return Finding(
-        Fact.DEEP, f"allocated by the kernel, {where} calls below {target.name}"
+        Fact.DEEP,
+        f"allocated by the kernel, {where} calls below {target.name}"
         if where > 1
         else f"allocated by {_name(called)}(), which {target.name} called",
     )

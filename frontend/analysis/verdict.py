@@ -35,9 +35,7 @@ def weigh(
         for witness, finding in findings
     ]
     total = sum(
-        WEIGHTS[finding.fact].log_odds
-        for witness, finding in findings
-        if witness.source == capped
+        WEIGHTS[finding.fact].log_odds for witness, finding in findings if witness.source == capped
     )
     if total > cap:
         names = [witness.name for witness, _ in findings if witness.source == capped]

@@ -176,7 +176,7 @@ WEIGHTS: dict[Fact, Weight] = {
         -6.0, "The kernel has no such region: it was freed, and the tracer missed that."
     ),
     Fact.CORRELATED: Weight(
-        -1.3,
+        -1.0,
         "Survival, growth and the share freed are three questions to one map; a free that is "
         "missed each time answers all three wrong. Together they count 3.5 at most, and 2.5 "
         "when the trace is known to have lost events. The weight is whatever that takes off; "
