@@ -1,0 +1,169 @@
+"""From a captured session to the ranked report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from kleak.analysis import verdict, vmallocinfo
+from kleak.analysis.stacks import (
+    Frames,
+    is_bookkeeping,
+    only_interrupted,
+    split_allocator,
+)
+from kleak.analysis.weights import LEDGER_CAP, LEDGER_CAP_LOSSY
+from kleak.analysis.witnesses import LEDGER, WITNESSES
+from kleak.model import CycleTally, JudgedSite, Report, Session, Tally, TracedSite, Trust
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """The sites that are judged, and how many were set aside and why."""
+
+    judged: tuple[TracedSite, ...]
+    bookkeeping: int
+    interrupted: int
+
+
+def judge(session: Session) -> Report:
+    """Judge every site of ``session`` that has outstanding allocations; the best leak first.
+
+    Set aside are the allocators' own bookkeeping and what an interrupt allocated that happened
+    to hit the target; the report's notes count both. Sites that differ in the allocator's
+    frames only are one.
+    """
+    sites = _sort_out(session)
+    judged = sorted((_judge_site(site, session) for site in sites.judged), key=_order)
+    return Report(
+        kernel=session.kernel,
+        target=session.target,
+        cycles=len(session.cycles),
+        trust=_trust(session, sites),
+        sites=tuple(replace(site, rank=rank) for rank, site in enumerate(judged, start=1)),
+    )
+
+
+def _sort_out(session: Session) -> _Sorted:
+    outstanding = [site for site in session.sites if _outstanding(site).count > 0]
+    own = [site for site in outstanding if not is_bookkeeping(site.frames, site.allocator)]
+    called = [site for site in own if not only_interrupted(site.frames, session.target)]
+    return _Sorted(
+        judged=tuple(_merge(called)),
+        bookkeeping=len(outstanding) - len(own),
+        interrupted=len(own) - len(called),
+    )
+
+
+def _merge(sites: Iterable[TracedSite]) -> Iterable[TracedSite]:
+    """One site for those with the same allocator and frames behind the allocator's.
+
+    The allocator takes other paths for other sizes; the line of code that asked is the same.
+    The frames of the one that holds most are kept.
+    """
+    merged: dict[tuple[str, Frames], list[TracedSite]] = {}
+    for site in sites:
+        allocator_frames, rest = split_allocator(site.frames)
+        merged.setdefault((site.allocator, rest or allocator_frames), []).append(site)
+    for same in merged.values():
+        if len(same) == 1:
+            yield same[0]
+            continue
+        most = max(same, key=lambda site: (_outstanding(site).size_bytes, _frames_key(site.frames)))
+        requested = [site.requested_bytes for site in same if site.requested_bytes is not None]
+        kept = (allocation for site in same for allocation in site.kept)
+        yield TracedSite(
+            allocator=most.allocator,
+            frames=most.frames,
+            cycles=tuple(
+                CycleTally(
+                    allocated=_sum(tally.allocated for tally in tallies),
+                    freed=_sum(tally.freed for tally in tallies),
+                )
+                for tallies in zip(*(site.cycles for site in same), strict=True)
+            ),
+            requested_bytes=sum(requested) if len(requested) == len(same) else None,
+            kept=tuple(sorted(kept, key=lambda one: (one.allocated_at_ns, one.address))),
+        )
+
+
+def _judge_site(site: TracedSite, session: Session) -> JudgedSite:
+    found = [(witness, witness.judge(site, session)) for witness in WITNESSES]
+    findings = [(witness, finding) for witness, finding in found if finding is not None]
+    complete = session.trust.complete
+    cap = LEDGER_CAP if complete else LEDGER_CAP_LOSSY
+    evidence = verdict.weigh(findings, capped=LEDGER, cap=cap)
+    percent = verdict.score(evidence)
+    facts = frozenset(finding.fact for _, finding in findings)
+    allocator_frames, rest = split_allocator(site.frames)
+    if not rest:
+        allocator_frames, rest = allocator_frames[:-1], allocator_frames[-1:]
+    return JudgedSite(
+        rank=0,
+        verdict=verdict.decide(percent, facts, complete=complete),
+        score=percent,
+        allocator=site.allocator,
+        outstanding=_outstanding(site),
+        per_cycle=tuple(tally.outstanding for tally in site.cycles),
+        frames=rest,
+        evidence=evidence,
+        requested_bytes=site.requested_bytes,
+        allocator_frames=allocator_frames,
+    )
+
+
+def _trust(session: Session, sites: _Sorted) -> Trust:
+    """What the session says, and what judging adds to it."""
+    trust = session.trust
+    witnesses = dict(trust.witnesses)
+    if len(session.cycles) < 2:
+        witnesses.setdefault("growth", "absent: one cycle cannot show it, use --cycles 3 or more")
+    else:
+        witnesses.setdefault("growth", "used")
+    if session.vmalloc_regions is None:
+        witnesses.setdefault("vmallocinfo", "absent: not read with real addresses")
+    else:
+        witnesses.setdefault("vmallocinfo", "used")
+    notes = list(trust.notes)
+    if sites.bookkeeping:
+        notes.append(f"{_stacks(sites.bookkeeping)} of the allocators' own bookkeeping left out")
+    if sites.interrupted:
+        notes.append(
+            f"{_stacks(sites.interrupted)} left out: an interrupt that hit {session.target.name} "
+            "allocated there"
+        )
+    missed = sum(vmallocinfo.missed_frees(site, session) for site in sites.judged)
+    if missed:
+        noun = "region is" if missed == 1 else "regions are"
+        notes.append(
+            f"{missed} outstanding {noun} gone from /proc/vmallocinfo: their frees were missed"
+        )
+    return replace(trust, witnesses=witnesses, notes=tuple(notes))
+
+
+def _stacks(count: int) -> str:
+    return "1 stack" if count == 1 else f"{count} stacks"
+
+
+def _outstanding(site: TracedSite) -> Tally:
+    return _sum(tally.outstanding for tally in site.cycles)
+
+
+def _sum(tallies: Iterable[Tally]) -> Tally:
+    every = tuple(tallies)
+    return Tally(sum(one.count for one in every), sum(one.size_bytes for one in every))
+
+
+def _frames_key(frames: Frames) -> tuple[tuple[str, str, int], ...]:
+    return tuple((frame.module or "", frame.symbol or "", frame.offset) for frame in frames)
+
+
+def _order(site: JudgedSite) -> tuple[object, ...]:
+    return (
+        -site.verdict,
+        -site.score,
+        -site.outstanding.size_bytes,
+        -site.outstanding.count,
+        _frames_key(site.frames),
+        site.allocator,
+    )

@@ -1,0 +1,91 @@
+"""Witness: how directly the target asked for the memory."""
+
+from __future__ import annotations
+
+import re
+
+from kleak.analysis.findings import Finding
+from kleak.analysis.stacks import base_name, in_scope, split_allocator
+from kleak.analysis.weights import Fact
+from kleak.model import Frame, Session, TracedSite
+
+# A kernel function with such a word in its name makes an object that its caller gives back.
+_MAKING = frozenset({"alloc", "zalloc", "create", "new", "dup", "clone", "copy"})
+_NAMING = re.compile(r"\w*_set_name(?:_vargs)?")
+CONSTRUCTOR_DEPTH = 2
+
+# Where the kernel keeps things of its own: freed after grace periods, cached, or shared.
+_REGISTRY = re.compile(
+    r"_*(?:"
+    r"kernfs_\w+|sysfs_\w+|kobject_(?:add|init_and_add|uevent)\w*|kset_\w+|add_uevent_var"
+    r"|d_alloc\w*|d_add\w*|lookup_\w+|alloc_inode\w*|new_inode\w*|iget\w*|simple_start_creating"
+    r"|debugfs_\w+|tracefs_\w+|proc_\w+|pde_\w+|devtmpfs_\w+|inode_init_always\w*"
+    r"|(?:do_)?kmem_cache_create\w*|create_cache|create_kmalloc_cache\w*|init_cache_random_seq"
+    r"|ida_\w+|idr_\w+|xas?_\w+|radix_tree_\w+|mas_\w+|mt_\w+|mtree_\w+|rhashtable_\w+"
+    r"|bucket_table_alloc|list_lru_\w+|register_\w*sysctl\w*|sysctl_\w+|new_dir"
+    r"|copy_process|dup_task_struct|kernel_clone|kernel_thread|call_usermodehelper\w*"
+    r"|alloc_pid|prepare_creds|security_\w+|lsm_\w+|request_module|module_\w+"
+    r"|debug_objects?_\w+|debug_object_\w+|fill_pool|ftrace_\w+|jump_label_\w+|tracepoint_\w+"
+    r"|netlink_\w+|nlmsg_\w+|rtmsg_\w+|rtnl_\w*notify\w*|mm_\w+|vm_area_\w+|do_mmap|mmap_region"
+    r")"
+)
+_SKB_HEAD = re.compile(
+    r"_*(?:alloc_skb\w*|build_skb\w*|napi_build_skb|napi_alloc_skb|netdev_alloc_skb"
+    r"|slab_build_skb|skb_clone|napi_skb_cache_get\w*)"
+)
+
+
+def judge(site: TracedSite, session: Session) -> Finding:
+    """Judge by the frames between the allocator and the target's innermost frame."""
+    allocator_frames, rest = split_allocator(site.frames)
+    target = session.target
+    where = next((i for i, frame in enumerate(rest) if in_scope(frame, target)), None)
+    if where is None:
+        return Finding(Fact.NO_SCOPE_FRAME, f"no frame of {target.name} in its stack has a name")
+    if where == 0:
+        if target.kind == "module":
+            return Finding(Fact.DIRECT, f"allocated by a call in {target.name} itself")
+        return Finding(Fact.DIRECT_SYMBOL, f"allocated by a call in {_name(rest[0])} itself")
+    between = rest[:where]
+    if _is_skb_head(site.allocator, allocator_frames, between[0]):
+        return Finding(Fact.SKB_HEAD, "a socket buffer's head, whose free may have no event")
+    registry = next((frame for frame in between if _is_registry(frame)), None)
+    if registry is not None:
+        return Finding(
+            Fact.REGISTRY, f"{_name(registry)}() allocated it for the kernel's own registers"
+        )
+    called = between[-1]
+    other = next((frame.module for frame in between if frame.module is not None), None)
+    if other is not None:
+        return Finding(Fact.OTHER_MODULE, f"module {other} allocated it for {target.name}")
+    if len(between) <= CONSTRUCTOR_DEPTH and _is_constructor(called):
+        return Finding(Fact.CONSTRUCTOR, f"made by {_name(called)}() for {target.name}")
+    return Finding(
+        Fact.DEEP,
+        f"allocated by the kernel, {where} calls below {target.name}"
+        if where > 1
+        else f"allocated by {_name(called)}(), which {target.name} called",
+    )
+
+
+def _name(frame: Frame) -> str:
+    return f"{frame.offset:#x}" if frame.symbol is None else base_name(frame.symbol)
+
+
+def _is_registry(frame: Frame) -> bool:
+    return frame.module is None and _REGISTRY.fullmatch(_name(frame)) is not None
+
+
+def _is_constructor(frame: Frame) -> bool:
+    name = _name(frame)
+    return _NAMING.fullmatch(name) is not None or not _MAKING.isdisjoint(name.split("_"))
+
+
+def _is_skb_head(allocator: str, allocator_frames: tuple[Frame, ...], inner: Frame) -> bool:
+    """Heads come from a cache of their own; the data has kmalloc_reserve() in its stack."""
+    return (
+        allocator == "kmem_cache"
+        and inner.module is None
+        and _SKB_HEAD.fullmatch(_name(inner)) is not None
+        and not any("kmalloc_reserve" in _name(frame) for frame in allocator_frames)
+    )

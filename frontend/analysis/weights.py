@@ -1,0 +1,189 @@
+"""The one table of weights: what each finding of a witness is worth, and why.
+
+Weights are natural log-odds: +0.7 doubles the odds that the site leaks, +2.2 makes them nine
+times as great, and the negative of it as small. docs/verdicts.md shows the same table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Fact(Enum):
+    """All that a witness can find. The value is the name in docs/verdicts.md."""
+
+    PRIOR = "prior"
+
+    SURVIVED_UNLOAD = "survived unload"
+    SURVIVED_LOSSY = "survived unload, trace incomplete"
+    STILL_LOADED = "module still loaded"
+    STILL_ALLOCATED = "still allocated at the end"
+
+    NONE_FREED = "none freed"
+    SOME_FREED = "some kept, others freed"
+    RARELY_KEPT = "kept as rarely as a free is missed"
+    IN_FLIGHT = "kept in the last cycle only, freed before"
+
+    ONE_CYCLE = "one cycle"
+    EVERY_CYCLE_EQUAL = "same growth in every cycle"
+    EVERY_CYCLE = "growth in every cycle"
+    BOTH_CYCLES = "growth in both of two cycles"
+    SOME_CYCLES = "growth in some cycles"
+    ONE_LATER_CYCLE = "growth in one later cycle"
+    FIRST_AND_LAST = "first and last cycle only"
+    LAST_CYCLE = "last cycle only"
+    FIRST_OF_TWO = "first of two cycles only"
+    FIRST_CYCLE = "first cycle only"
+    PLATEAU = "fills up, then stays"
+
+    DIRECT = "module's own call"
+    DIRECT_SYMBOL = "scope's own call"
+    CONSTRUCTOR = "through a constructor"
+    OTHER_MODULE = "another module's call"
+    DEEP = "deep in the kernel"
+    REGISTRY = "kernel's own registry or cache"
+    SKB_HEAD = "socket buffer head"
+    NO_SCOPE_FRAME = "no frame of the target"
+
+    LARGE = "1 MB or more"
+
+    REGION_THERE = "regions still mapped"
+    REGION_PARTLY = "some regions still mapped"
+    REGION_GONE = "regions gone"
+
+    CORRELATED = "same map asked thrice"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """Log-odds and the reason for them, a sentence or two."""
+
+    log_odds: float
+    reason: str
+
+
+WEIGHTS: dict[Fact, Weight] = {
+    Fact.PRIOR: Weight(
+        -2.0,
+        "About one suspect in eight: naive tracing leaves 9 to 30 stacks outstanding after one "
+        "unload of a driver without any leak (measured on 6.12), and settling removes many.",
+    ),
+    Fact.SURVIVED_UNLOAD: Weight(
+        1.0,
+        "The code that should have freed it is gone and the deferred frees are through; but the "
+        "kernel may hold it, so this alone proves little.",
+    ),
+    Fact.SURVIVED_LOSSY: Weight(
+        0.5, "As above, but the trace lost events, and the free may be among them."
+    ),
+    Fact.STILL_LOADED: Weight(
+        -1.5, "A loaded module may still use and free it: nothing has been survived yet."
+    ),
+    Fact.STILL_ALLOCATED: Weight(
+        0.0, "Nothing was unloaded: kernel code in use holds memory as a matter of course."
+    ),
+    Fact.NONE_FREED: Weight(
+        0.5, "No path was seen that frees memory of this site. Registries do the same, so little."
+    ),
+    Fact.SOME_FREED: Weight(
+        0.3, "A free path exists and works, and one path forgets it. Caches do the same."
+    ),
+    Fact.RARELY_KEPT: Weight(
+        -1.0,
+        "At most 1 in 1000 kept, in numbers that vary from cycle to cycle or with one cycle "
+        "only: missed frees look so (0.065 to 0.086 % measured on 6.12 without paired free "
+        "programs).",
+    ),
+    Fact.IN_FLIGHT: Weight(
+        -1.0, "Earlier cycles ended even, so the free works and probably is only late."
+    ),
+    Fact.ONE_CYCLE: Weight(0.0, "One cycle cannot show growth, for or against."),
+    Fact.EVERY_CYCLE_EQUAL: Weight(
+        2.5,
+        "Three cycles or more, each left the same number behind: caches and set-up do not, "
+        "random losses hardly ever.",
+    ),
+    Fact.EVERY_CYCLE: Weight(
+        2.0, "Three cycles or more, each left something behind, in varying numbers."
+    ),
+    Fact.BOTH_CYCLES: Weight(
+        0.8, "Two of two; a late free in the second and a set-up in the first look the same."
+    ),
+    Fact.SOME_CYCLES: Weight(
+        1.2,
+        "Two cycles or more, one of them neither first nor last: a leak that needs a condition. "
+        "Caches that grow now and then do the same.",
+    ),
+    Fact.ONE_LATER_CYCLE: Weight(
+        0.0,
+        "One cycle, neither first nor last: a rare leak, or a kernel cache that grew once. "
+        "No set-up, and not in flight, so nothing against it either.",
+    ),
+    Fact.FIRST_AND_LAST: Weight(-0.5, "A set-up and a late free together look the same."),
+    Fact.LAST_CYCLE: Weight(
+        -1.5, "Every cycle but the last ended even: most probably a free that is still to come."
+    ),
+    Fact.FIRST_OF_TWO: Weight(-2.0, "A set-up, as below, seen with one cycle to compare only."),
+    Fact.FIRST_CYCLE: Weight(
+        -4.0, "Two or more later cycles left nothing: set up once and kept, not lost each time."
+    ),
+    Fact.PLATEAU: Weight(-1.5, "Growth that ends: a pool or cache that is full."),
+    Fact.DIRECT: Weight(
+        2.2,
+        "The module's own text called the allocator, and the module is what was unloaded. Of "
+        "the 9 to 30 innocent stacks per driver hardly any names a function of the module.",
+    ),
+    Fact.DIRECT_SYMBOL: Weight(
+        0.7, "The function asked for called the allocator; it is still there to free it."
+    ),
+    Fact.CONSTRUCTOR: Weight(
+        0.5,
+        "The module called a kernel function that makes an object for its caller to give back "
+        "(alloc_netdev, alloc_workqueue, a name).",
+    ),
+    Fact.OTHER_MODULE: Weight(
+        -0.3, "Another module allocated on the target's behalf, and may hold it on purpose."
+    ),
+    Fact.DEEP: Weight(
+        -1.8,
+        "The module only set something going, and a subsystem of the kernel allocated. Nearly "
+        "all innocent stacks are of this sort.",
+    ),
+    Fact.REGISTRY: Weight(
+        -2.5,
+        "kernfs, dentries, inodes, uevents, slab creation, index trees, forks: these are freed "
+        "after grace periods, kept in caches, or grow in nodes that serve many.",
+    ),
+    Fact.SKB_HEAD: Weight(
+        -1.5,
+        "Heads go into a per-CPU cache of the network core without a free event. A buffer that "
+        "really leaks shows in its data as well.",
+    ),
+    Fact.NO_SCOPE_FRAME: Weight(
+        -1.8, "No frame of the stack could be named as the target's: as far off as deep ones."
+    ),
+    Fact.LARGE: Weight(0.2, "Size makes a leak matter; it hardly makes it one."),
+    Fact.REGION_THERE: Weight(
+        1.5,
+        "/proc/vmallocinfo lists every address: the ledger missed no free here. It says nothing "
+        "of who may still hold it, so it cannot outweigh a deep stack alone.",
+    ),
+    Fact.REGION_PARTLY: Weight(
+        0.0, "Some frees were missed and some memory is still there: the two witnesses disagree."
+    ),
+    Fact.REGION_GONE: Weight(
+        -6.0, "The kernel has no such region: it was freed, and the tracer missed that."
+    ),
+    Fact.CORRELATED: Weight(
+        -1.0,
+        "Survival, growth and the share freed are three questions to one map; a free that is "
+        "missed each time answers all three wrong. Together they count 3.5 at most, and 2.5 "
+        "when the trace is known to have lost events. The weight is whatever that takes off; "
+        "shown is the greatest.",
+    ),
+}
+
+# The most that the witnesses which ask the ledger may add up to.
+LEDGER_CAP = 3.5
+LEDGER_CAP_LOSSY = 2.5

@@ -1,0 +1,96 @@
+"""The report as JSON, ``kleak.report/1``. Its schema is docs/report-1.schema.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from kleak.model import Evidence, Frame, JudgedSite, Report, Tally, Target, Trust, Verdict
+
+SCHEMA = "kleak.report/1"
+
+
+def render(report: Report) -> str:
+    """One JSON document with a newline at its end, ASCII only, keys in a stable order."""
+    # json leaves DEL as it is, the one control character within ASCII that it does not escape.
+    return json.dumps(document(report), indent=2).replace("\x7f", "\\u007f") + "\n"
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The document as plain objects. Sizes are bytes."""
+    return {
+        "schema": SCHEMA,
+        "kernel": {"release": report.kernel.release, "machine": report.kernel.machine},
+        "target": _target(report.target),
+        "cycles": report.cycles,
+        "trust": _trust(report.trust),
+        "totals": {
+            verdict.label: _total([site for site in report.sites if site.verdict is verdict])
+            for verdict in sorted(Verdict, reverse=True)
+        },
+        "sites": [_site(site) for site in report.sites],
+    }
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {
+        "kind": target.kind,
+        "name": target.name,
+        "path": target.path,
+        "parameters": list(target.parameters),
+        "version": target.version,
+        "build_id": target.build_id,
+    }
+
+
+def _trust(trust: Trust) -> dict[str, Any]:
+    return {
+        "complete": trust.complete,
+        "lost": dict(sorted(trust.lost.items())),
+        "repaired": dict(sorted(trust.repaired.items())),
+        "witnesses": dict(sorted(trust.witnesses.items())),
+        "notes": list(trust.notes),
+    }
+
+
+def _total(sites: Sequence[JudgedSite]) -> dict[str, int]:
+    return {
+        "sites": len(sites),
+        "count": sum(site.outstanding.count for site in sites),
+        "bytes": sum(site.outstanding.size_bytes for site in sites),
+    }
+
+
+def _site(site: JudgedSite) -> dict[str, Any]:
+    per_cycle = None if site.per_cycle is None else [_tally(tally) for tally in site.per_cycle]
+    return {
+        "rank": site.rank,
+        "verdict": site.verdict.label,
+        "score": site.score,
+        "allocator": site.allocator,
+        "outstanding": _tally(site.outstanding),
+        "requested_bytes": site.requested_bytes,
+        "per_cycle": per_cycle,
+        "frames": [_frame(frame) for frame in site.frames],
+        "allocator_frames": [_frame(frame) for frame in site.allocator_frames],
+        "evidence": [_evidence(item) for item in site.evidence],
+    }
+
+
+def _tally(tally: Tally) -> dict[str, int]:
+    return {"count": tally.count, "bytes": tally.size_bytes}
+
+
+def _frame(frame: Frame) -> dict[str, Any]:
+    source = frame.source
+    return {
+        "symbol": frame.symbol,
+        "offset": frame.offset,
+        "module": frame.module,
+        "source": None if source is None else {"file": source.file, "line": source.line},
+    }
+
+
+def _evidence(item: Evidence) -> dict[str, Any]:
+    return {"witness": item.witness, "says": item.says, "weight": round(item.weight, 3)}

@@ -1,0 +1,292 @@
+"""The report as text for a terminal or a pipe: report to rows, then rows to text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median_low
+
+from tabulate import tabulate
+
+from kleak.model import Frame, JudgedSite, Report, Tally, Trust, Verdict
+from kleak.render.escape import printable
+from kleak.units import size
+
+HEADERS = ("rank", "verdict", "score", "allocator", "count", "size", "growth")
+ALIGN = ("right", "left", "right", "left", "right", "right", "left")
+TOP_FRAMES = 3
+LISTED_CYCLES = 6
+INDENT = " " * 6
+MIN_WIDTH = 40
+
+_RESET = "\x1b[0m"
+_BOLD = "\x1b[1m"
+_STYLE = {
+    Verdict.CONFIRMED: "\x1b[1;31m",
+    Verdict.LIKELY: "\x1b[31m",
+    Verdict.POSSIBLE: "\x1b[33m",
+    Verdict.RETAINED: "\x1b[2m",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    """One site as the table shows it: cells in the order of HEADERS, and the lines below."""
+
+    verdict: Verdict
+    cells: tuple[str, ...]
+    frames: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+# --- report to rows -------------------------------------------------------------------------
+
+
+def rows(report: Report, *, verbose: bool = False, exact: bool = False) -> list[SiteRow]:
+    """One row a site, in the report's order. Everything in them is printable."""
+    return [_row(site, report, verbose=verbose, exact=exact) for site in report.sites]
+
+
+def _row(site: JudgedSite, report: Report, *, verbose: bool, exact: bool) -> SiteRow:
+    cells = (
+        str(site.rank),
+        site.verdict.label,
+        f"{site.score:.1f}",
+        site.allocator,
+        str(site.outstanding.count),
+        size(site.outstanding.size_bytes, exact=exact),
+        growth(site.per_cycle),
+    )
+    if verbose:
+        frames = _whole_stack(site)
+        reasons = tuple(
+            f"{item.weight:+.2f}  {item.witness}: {item.says}" for item in site.evidence
+        )
+    else:
+        frames = _top_frames(site.frames, report)
+        reasons = (_reasons(site),)
+    return SiteRow(
+        verdict=site.verdict,
+        cells=tuple(printable(cell) for cell in cells),
+        frames=tuple(printable(line) for line in frames),
+        reasons=tuple(printable(line) for line in reasons),
+    )
+
+
+def growth(per_cycle: Sequence[Tally] | None) -> str:
+    """Objects kept per cycle, short: "+3/cycle", "4,2,1,0,0", "~+3/cycle", or "-" if unknown.
+
+    The last is the median of many cycles with different numbers, with how many of them grew.
+    """
+    if per_cycle is None or len(per_cycle) < 2:
+        return "-"
+    counts = [tally.count for tally in per_cycle]
+    if len(set(counts)) == 1:
+        return f"+{counts[0]}/cycle"
+    if len(counts) <= LISTED_CYCLES:
+        return ",".join(str(count) for count in counts)
+    grew = [count for count in counts if count]
+    if len(grew) == len(counts):
+        return f"~+{median_low(counts)}/cycle"
+    return f"+{sum(counts)} in {len(grew)} of {len(counts)}"
+
+
+def frame_text(frame: Frame) -> str:
+    """A frame as kernel people write it: ``symbol+0x1c [module] file.c:12``."""
+    if frame.symbol is not None:
+        text = f"{frame.symbol}+{frame.offset:#x}"
+    elif frame.module is not None:
+        text = f".text+{frame.offset:#x}"
+    else:
+        text = f"{frame.offset:#x}"
+    if frame.module is not None:
+        text += f" [{frame.module}]"
+    if frame.source is not None:
+        text += f" {frame.source.file}:{frame.source.line}"
+    return text
+
+
+def _top_frames(frames: tuple[Frame, ...], report: Report) -> tuple[str, ...]:
+    """The innermost frames, and the first one of a module where that lies deeper."""
+    shown = list(range(min(TOP_FRAMES, len(frames))))
+    if report.target.kind == "module" and all(frames[i].module is None for i in shown):
+        deeper = next((i for i, frame in enumerate(frames) if frame.module is not None), None)
+        if deeper is not None:
+            shown[-1] = deeper
+    lines: list[str] = []
+    expected = 0
+    for position in shown:
+        if position > expected:
+            lines.append(_left_out(position - expected))
+        lines.append(frame_text(frames[position]))
+        expected = position + 1
+    if expected < len(frames):
+        lines.append(_left_out(len(frames) - expected))
+    return tuple(lines)
+
+
+def _left_out(count: int) -> str:
+    return f"... {count} more frame" + ("" if count == 1 else "s")
+
+
+def _whole_stack(site: JudgedSite) -> tuple[str, ...]:
+    inner = [f"{frame_text(frame)}  (allocator)" for frame in site.allocator_frames]
+    return (*inner, *(frame_text(frame) for frame in site.frames))
+
+
+def _reasons(site: JudgedSite) -> str:
+    """What speaks for a leak, then what speaks against it, then what was found without weight."""
+    said = [item for item in site.evidence if item.witness not in ("prior", "correlation")]
+    pro = [item.says for item in said if item.weight > 0]
+    con = [item.says for item in said if item.weight < 0]
+    open_questions = [item.says for item in said if item.weight == 0]
+    parts = [
+        f"{label}: {'; '.join(says)}"
+        for label, says in (("for", pro), ("against", con), ("open", open_questions))
+        if says
+    ]
+    return ". ".join(parts)
+
+
+# --- rows to text ---------------------------------------------------------------------------
+
+
+def render(
+    report: Report,
+    *,
+    verbose: bool = False,
+    width: int = 80,
+    color: bool = False,
+    exact: bool = False,
+) -> str:
+    """The whole text, with a newline at its end.
+
+    Sentences are wrapped to ``width`` columns; a frame keeps its line however long it is, since
+    people search for symbols. ``exact`` writes sizes in bytes.
+    """
+    width = max(width, MIN_WIDTH)
+    blocks = [_header(report, verbose=verbose, width=width, color=color)]
+    if report.sites:
+        blocks.append(_table(rows(report, verbose=verbose, exact=exact), width, color=color))
+        blocks.append(_totals(report, width, exact=exact))
+    blocks.append(_closing(report, width, exact=exact))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _header(report: Report, *, verbose: bool, width: int, color: bool) -> str:
+    target = report.target
+    subject = f"{target.kind} {target.name}"
+    if verbose:
+        for label, value in (("version", target.version), ("build-id", target.build_id)):
+            subject += "" if value is None else f" {label} {value}"
+    cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
+    lines = [
+        _wrap(f"{subject}, {cycles}, Linux {report.kernel.release} {report.kernel.machine}", width)
+    ]
+    lines.append(_trust(report.trust, verbose=verbose, width=width, color=color))
+    lines += [_wrap(f"note: {note}", width, "  ") for note in report.trust.notes]
+    return "\n".join(lines)
+
+
+def _trust(trust: Trust, *, verbose: bool, width: int, color: bool) -> str:
+    lost = [f"{count} {reason}" for reason, count in sorted(trust.lost.items()) if count]
+    if trust.complete:
+        word, rest = "complete", "nothing was lost"
+    else:
+        word, rest = "INCOMPLETE", f"lost: {', '.join(lost)}"
+    parts = [rest]
+    used = [name for name, state in sorted(trust.witnesses.items()) if state == "used"]
+    absent = [
+        f"{name} ({state.removeprefix('absent: ')})"
+        for name, state in sorted(trust.witnesses.items())
+        if state != "used"
+    ]
+    if used:
+        parts.append(f"witnesses: {', '.join(used)}")
+    if absent:
+        parts.append(f"absent: {', '.join(absent)}")
+    repaired = [f"{count} {what}" for what, count in sorted(trust.repaired.items()) if count]
+    if repaired and verbose:
+        parts.append(f"made good: {', '.join(repaired)}")
+    text = _wrap(f"trust: {word}; {'; '.join(parts)}", width, "  ")
+    return text.replace(word, f"{_BOLD}{word}{_RESET}", 1) if color else text
+
+
+def _table(site_rows: Sequence[SiteRow], width: int, *, color: bool) -> str:
+    text = tabulate(
+        [row.cells for row in site_rows],
+        headers=HEADERS,
+        tablefmt="simple",
+        colalign=ALIGN,
+        disable_numparse=True,
+    )
+    head, rule, *facts = (line.rstrip() for line in text.splitlines())
+    blocks = ["\n".join((head, rule))]
+    for row, line in zip(site_rows, facts, strict=True):
+        shown = f"{_STYLE[row.verdict]}{line}{_RESET}" if color else line
+        below = [INDENT + frame for frame in row.frames]
+        below += [_wrap(reason, width, INDENT + "  ", first=INDENT) for reason in row.reasons]
+        blocks.append("\n".join((shown, *below)))
+    return "\n\n".join(blocks).replace(f"{rule}\n\n", f"{rule}\n", 1)
+
+
+def _totals(report: Report, width: int, *, exact: bool) -> str:
+    parts = []
+    for verdict in sorted(Verdict, reverse=True):
+        sites = [site for site in report.sites if site.verdict is verdict]
+        if sites:
+            count = sum(site.outstanding.count for site in sites)
+            held = size(sum(site.outstanding.size_bytes for site in sites), exact=exact)
+            parts.append(f"{len(sites)} {verdict.label} ({_objects(count)}, {held})")
+    return _wrap(f"totals: {', '.join(parts)}", width, "  ")
+
+
+def _closing(report: Report, width: int, *, exact: bool) -> str:
+    guilty = [site for site in report.sites if site.verdict >= Verdict.LIKELY]
+    confirmed = [site for site in guilty if site.verdict is Verdict.CONFIRMED]
+    name = report.target.name
+    cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
+    if guilty:
+        held = size(sum(site.outstanding.size_bytes for site in guilty), exact=exact)
+        sure = "leaks" if confirmed else "very probably leaks"
+        places = "1 place" if len(guilty) == 1 else f"{len(guilty)} places"
+        text = f"{name} {sure}: {held} from {places} in {cycles}. Start with rank 1."
+    elif report.sites:
+        text = (
+            f"No leak that would stand up: memory is outstanding after {cycles}, but too little "
+            f"speaks against {name}."
+        )
+        if report.cycles < 3:
+            text += " Three cycles or more would show whether it grows."
+    else:
+        text = f"No allocation in the scope of {name} was outstanding after {cycles}."
+    if not guilty:
+        text += _unseen(report.trust)
+    return _wrap(text, width)
+
+
+def _unseen(trust: Trust) -> str:
+    """What limits a result without a leak; the particulars are in the trust line."""
+    absent = [name for name, state in sorted(trust.witnesses.items()) if state != "used"]
+    text = ""
+    if not trust.complete:
+        text += " Events were lost (see trust), so a leak may have been missed."
+    if absent:
+        text += f" Not asked: {', '.join(absent)}."
+    return text
+
+
+def _objects(count: int) -> str:
+    return "1 object" if count == 1 else f"{count} objects"
+
+
+def _wrap(text: str, width: int, indent: str = "", *, first: str = "") -> str:
+    return textwrap.fill(
+        printable(text),
+        width,
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
