@@ -1,0 +1,102 @@
+"""``kleak vm``: any kleak command in a throwaway virtual machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from kleak.errors import TargetError, UsageError
+from kleak.vm import boot, find_kernel, kvm_works, release_of
+
+CONSOLE_LINES_SHOWN = 20
+OUTPUT_OPTIONS = ("--json", "--output", "-o")
+"""Options of kleak's commands that name a file to write; its directory is shared with the guest."""
+
+
+@click.command("vm", context_settings={"allow_interspersed_args": False})
+@click.option("--kernel", metavar="IMAGE|RELEASE", help="Kernel to boot; the newest if not given.")
+@click.option("--memory", default="2G", show_default=True, help="Memory of the guest.")
+@click.option("--cpus", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    default=1800.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Kill the guest after this time, boot included.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def vm(
+    kernel: str | None, memory: str, cpus: int, timeout_s: float, command: tuple[str, ...]
+) -> None:
+    """Run a kleak COMMAND in a throwaway virtual machine, as root.
+
+    The guest sees this machine's files. It can write those of the current directory and of the
+    directories that --json and -o name; what it writes elsewhere is gone when it ends. The exit
+    status is the command's.
+
+    \b
+        kleak vm --kernel 6.12 -- module ./leaky.ko --cycles 5
+    """
+    if re.fullmatch(r"[1-9][0-9]*[MG]", memory) is None:
+        raise UsageError(f"--memory {memory}: give a number and M or G, such as 2G")
+    image = find_kernel(kernel)
+    kvm = kvm_works(image)
+    if sys.stderr.isatty():
+        how = "with KVM" if kvm else "emulated"
+        click.echo(f"booting {release_of(image)} ({how})", err=True)
+    result = boot(
+        image,
+        [sys.executable, "-m", "kleak", *command],
+        rw_dirs=writable_directories(command),
+        timeout_s=timeout_s,
+        memory=memory,
+        cpus=cpus,
+        kvm=kvm,
+        terminals=_terminals(),
+        stdout=_write_stdout,
+        stderr=_write_stderr,
+    )
+    if result.status is None:
+        for line in result.console_tail[-CONSOLE_LINES_SHOWN:]:
+            click.echo(f"  console: {line}", err=True)
+        raise TargetError(str(result.failure))
+    raise SystemExit(result.status)
+
+
+def writable_directories(command: Sequence[str]) -> list[Path]:
+    """Return the directories that ``command`` may write: the current one and its outputs'."""
+    directories = [Path.cwd()]
+    for index, word in enumerate(command):
+        name, equals, value = word.partition("=")
+        if name not in OUTPUT_OPTIONS:
+            continue
+        if not equals:
+            value = command[index + 1] if index + 1 < len(command) else ""
+        if value not in ("", "-"):
+            directories.append(Path(value).absolute().parent)
+    return directories
+
+
+def _terminals() -> dict[str, tuple[int, int]]:
+    terminals = {}
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if stream.isatty():
+            size = os.get_terminal_size(stream.fileno())
+            terminals[name] = (size.lines, size.columns)
+    return terminals
+
+
+def _write_stdout(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _write_stderr(data: bytes) -> None:
+    sys.stderr.buffer.write(data)
+    sys.stderr.buffer.flush()
