@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kleak.analysis import verdict, vmallocinfo
-from kleak.analysis.stacks import (
+from kleak.stacks import (
     Frames,
     is_bookkeeping,
     only_interrupted,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kleak.analysis.findings import Finding
-from kleak.analysis.stacks import base_name, in_scope, split_allocator
+from kleak.stacks import base_name, in_scope, split_allocator
 from kleak.analysis.weights import Fact
 from kleak.model import Frame, Session, TracedSite
 

@@ -1,5 +1,5 @@
 import pytest
-from kleak.analysis.stacks import (
+from kleak.stacks import (
     base_name,
     in_scope,
     is_allocator,
