@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +19,6 @@ from pathlib import Path
 from kleak.errors import UnsupportedError
 
 ENVIRONMENT = "KLEAK_KERNEL_HEADERS"
-
-# /lib/modules/RELEASE/build of Debian: a Makefile of one line that includes the common tree's.
-_INCLUDED_MAKEFILE = re.compile(r"^include\s+(\S+)/Makefile\s*$", re.MULTILINE)
-
 
 @dataclass(frozen=True, slots=True)
 class HeaderTree:
@@ -103,17 +98,20 @@ def _usable(directory: Path) -> HeaderTree | None:
         return None
     if (directory / "include/linux/kconfig.h").is_file():
         return HeaderTree(directory, None)
-    try:
-        makefile = (directory / "Makefile").read_text()
-    except OSError:
-        return None
-    included = _INCLUDED_MAKEFILE.search(makefile)
-    if included is None:
-        return None
-    common = Path(included.group(1))
-    if not (common / "include/linux/kconfig.h").is_file():
-        return None
-    return HeaderTree(directory, common)
+    common = _debian_common(directory.resolve())
+    return None if common is None else HeaderTree(directory, common)
+
+
+def _debian_common(flavour: Path) -> Path | None:
+    """Return the tree that Debian's ``linux-headers-VERSION-FLAVOUR`` goes with, beside it."""
+    base = flavour.name
+    while "-" in base:
+        base, _, dropped = base.rpartition("-")
+        for name in (f"{base}-common", f"{base}-common-{dropped}"):
+            common = flavour.with_name(name)
+            if (common / "include/linux/kconfig.h").is_file():
+                return common
+    return None
 
 
 @contextmanager
