@@ -1,7 +1,7 @@
 import pytest
+
 from kleak.analysis import growth
 from kleak.analysis.weights import Fact
-
 from tests.samples import session, site
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from itertools import pairwise, permutations
 
 import pytest
+
 from kleak.analysis.judge import judge
 from kleak.analysis.weights import WEIGHTS, Fact
 from kleak.model import Target, Verdict, VmallocRegion
-
 from tests.samples import KERNFS, LEAK, regions_of, session, site, stack
 
 VMALLOC = stack(
@@ -218,9 +218,7 @@ def test_bookkeeping_is_left_out_and_counted():
 
 
 def test_interrupts_victims_are_left_out_and_counted():
-    hit = stack(
-        "__kmalloc_noprof+1 <- wake_up+1 <- asm_common_interrupt+1 <- leak_it+1 [leaky]"
-    )
+    hit = stack("__kmalloc_noprof+1 <- wake_up+1 <- asm_common_interrupt+1 <- leak_it+1 [leaky]")
     report = judge(session(site([1]), site([1], frames=hit)))
     assert len(report.sites) == 1
     assert any("an interrupt that hit leaky" in note for note in report.trust.notes)
@@ -283,6 +281,12 @@ def test_trust_names_absent_witnesses_and_keeps_what_capture_said():
     assert judge(replace(captured, trust=said)).trust.witnesses["vmallocinfo"] == (
         "absent: no CAP_SYSLOG"
     )
+
+
+def test_growth_is_absent_with_one_cycle_whatever_capture_said():
+    captured = session(site([1]))
+    said = replace(captured, trust=replace(captured.trust, witnesses={"growth": "used"}))
+    assert judge(said).trust.witnesses["growth"].startswith("absent: one cycle")
 
 
 def test_session_is_not_changed():
