@@ -255,7 +255,7 @@ def test_stack_of_allocators_alone_keeps_a_frame():
 
 def test_ranking_is_by_verdict_score_bytes_and_does_not_depend_on_input_order():
     twin = (LEAK[0], *stack("leak_twin+0x1c [leaky]"))
-    big = (LEAK[0], *stack("leak_big+0x1c [leaky]"))
+    big = (LEAK[0], *stack("leak_zealously+0x1c [leaky]"))
     sites = [
         site([3] * 3),
         site([3] * 3, frames=twin),
@@ -267,7 +267,7 @@ def test_ranking_is_by_verdict_score_bytes_and_does_not_depend_on_input_order():
     assert len(orders) == 1
     found = judge(session(*sites)).sites
     assert [s.rank for s in found] == [1, 2, 3, 4, 5]
-    assert [s.frames[0].symbol for s in found[:3]] == ["leak_big", "leak_it", "leak_twin"]
+    assert [s.frames[0].symbol for s in found[:3]] == ["leak_zealously", "leak_it", "leak_twin"]
     assert found[-1].verdict is Verdict.RETAINED
     assert all((a.verdict, a.score) >= (b.verdict, b.score) for a, b in pairwise(found))
 
