@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from kleak.model import Frame, Target
 
@@ -211,19 +212,21 @@ def base_name(symbol: str) -> str:
     return name[: -len(_NOPROF)] if name.endswith(_NOPROF) else name
 
 
+# A session has many stacks and few functions.
+@lru_cache(maxsize=1 << 16)
+def _matches(symbol: str, pattern: re.Pattern[str]) -> bool:
+    return pattern.fullmatch(base_name(symbol)) is not None
+
+
 def _is(frame: Frame, pattern: re.Pattern[str]) -> bool:
-    return (
-        frame.module is None
-        and frame.symbol is not None
-        and pattern.fullmatch(base_name(frame.symbol)) is not None
-    )
+    return frame.module is None and frame.symbol is not None and _matches(frame.symbol, pattern)
 
 
 def _is_tracer(frame: Frame, pattern: re.Pattern[str]) -> bool:
     return (
         frame.module in _PSEUDO_MODULES
         and frame.symbol is not None
-        and pattern.fullmatch(base_name(frame.symbol)) is not None
+        and _matches(frame.symbol, pattern)
     )
 
 

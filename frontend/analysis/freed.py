@@ -18,7 +18,8 @@ def judge(site: TracedSite, session: Session) -> Finding:
     if freed == 0:
         says = "never freed" if allocated == 1 else f"none of {allocated} was ever freed"
         return Finding(Fact.NONE_FREED, says)
-    if len(kept) > 1 and not any(kept[:-1]) and freed * 2 >= allocated:
+    earlier = sum(tally.allocated.count for tally in site.cycles[:-1])
+    if earlier and not any(kept[:-1]) and freed * 2 >= allocated:
         return Finding(
             Fact.IN_FLIGHT, "all of the earlier cycles were freed, so the last may be only late"
         )

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kleak.analysis import verdict, vmallocinfo
+from kleak.analysis.weights import LEDGER_CAP, LEDGER_CAP_LOSSY
+from kleak.analysis.witnesses import LEDGER, WITNESSES
+from kleak.model import CycleTally, JudgedSite, Report, Session, Tally, TracedSite, Trust
 from kleak.stacks import (
     Frames,
     is_bookkeeping,
     only_interrupted,
     split_allocator,
 )
-from kleak.analysis.weights import LEDGER_CAP, LEDGER_CAP_LOSSY
-from kleak.analysis.witnesses import LEDGER, WITNESSES
-from kleak.model import CycleTally, JudgedSite, Report, Session, Tally, TracedSite, Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _trust(session: Session, sites: _Sorted) -> Trust:
     trust = session.trust
     witnesses = dict(trust.witnesses)
     if len(session.cycles) < 2:
-        witnesses.setdefault("growth", "absent: one cycle cannot show it, use --cycles 3 or more")
+        witnesses["growth"] = "absent: one cycle cannot show it, use --cycles 3 or more"
     else:
         witnesses.setdefault("growth", "used")
     if session.vmalloc_regions is None:

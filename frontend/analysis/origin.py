@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from kleak.analysis.findings import Finding
-from kleak.stacks import base_name, in_scope, split_allocator
 from kleak.analysis.weights import Fact
 from kleak.model import Frame, Session, TracedSite
+from kleak.stacks import base_name, in_scope, split_allocator
 
 # A kernel function with such a word in its name makes an object that its caller gives back.
 _MAKING = frozenset({"alloc", "zalloc", "create", "new", "dup", "clone", "copy"})

@@ -13,8 +13,7 @@ SCHEMA = "kleak.report/1"
 
 def render(report: Report) -> str:
     """One JSON document with a newline at its end, ASCII only, keys in a stable order."""
-    # json leaves DEL as it is, the one control character within ASCII that it does not escape.
-    return json.dumps(document(report), indent=2).replace("\x7f", "\\u007f") + "\n"
+    return json.dumps(document(report), indent=2) + "\n"
 
 
 def document(report: Report) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def _header(report: Report, *, verbose: bool, width: int, color: bool) -> str:
 
 
 def _trust(trust: Trust, *, verbose: bool, width: int, color: bool) -> str:
-    lost = [f"{count} {reason}" for reason, count in sorted(trust.lost.items()) if count]
+    lost = _counted(trust.lost)
     if trust.complete:
         word, rest = "complete", "nothing was lost"
     else:
@@ -206,11 +206,16 @@ def _trust(trust: Trust, *, verbose: bool, width: int, color: bool) -> str:
         parts.append(f"witnesses: {', '.join(used)}")
     if absent:
         parts.append(f"absent: {', '.join(absent)}")
-    repaired = [f"{count} {what}" for what, count in sorted(trust.repaired.items()) if count]
+    repaired = _counted(trust.repaired)
     if repaired and verbose:
         parts.append(f"made good: {', '.join(repaired)}")
     text = _wrap(f"trust: {word}; {'; '.join(parts)}", width, "  ")
     return text.replace(word, f"{_BOLD}{word}{_RESET}", 1) if color else text
+
+
+def _counted(numbers: dict[str, int]) -> list[str]:
+    """``{"frees_missed": 2}`` as ["2 frees missed"]."""
+    return [f"{count} {what.replace('_', ' ')}" for what, count in sorted(numbers.items()) if count]
 
 
 def _table(site_rows: Sequence[SiteRow], width: int, *, color: bool) -> str:

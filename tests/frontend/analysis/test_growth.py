@@ -1,7 +1,7 @@
 import pytest
+
 from kleak.analysis import growth
 from kleak.analysis.weights import Fact
-
 from tests.samples import session, site
 
 
@@ -18,6 +18,8 @@ from tests.samples import session, site
         ([5, 2, 6, 1, 7], Fact.EVERY_CYCLE),
         # Set-up in the first cycle on top of a steady leak.
         ([9, 1, 1, 1, 1], Fact.EVERY_CYCLE),
+        # Three numbers that happen to fall.
+        ([9, 4, 1], Fact.EVERY_CYCLE),
         ([9, 0, 0], Fact.FIRST_CYCLE),
         ([9, 0, 0, 0, 0, 0, 0, 0, 0, 0], Fact.FIRST_CYCLE),
         ([0, 0, 3], Fact.LAST_CYCLE),

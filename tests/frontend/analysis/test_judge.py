@@ -5,10 +5,10 @@ from dataclasses import replace
 from itertools import pairwise, permutations
 
 import pytest
+
 from kleak.analysis.judge import judge
 from kleak.analysis.weights import WEIGHTS, Fact
 from kleak.model import Target, Verdict, VmallocRegion
-
 from tests.samples import KERNFS, LEAK, regions_of, session, site, stack
 
 VMALLOC = stack(
@@ -218,9 +218,7 @@ def test_bookkeeping_is_left_out_and_counted():
 
 
 def test_interrupts_victims_are_left_out_and_counted():
-    hit = stack(
-        "__kmalloc_noprof+1 <- wake_up+1 <- asm_common_interrupt+1 <- leak_it+1 [leaky]"
-    )
+    hit = stack("__kmalloc_noprof+1 <- wake_up+1 <- asm_common_interrupt+1 <- leak_it+1 [leaky]")
     report = judge(session(site([1]), site([1], frames=hit)))
     assert len(report.sites) == 1
     assert any("an interrupt that hit leaky" in note for note in report.trust.notes)
@@ -257,7 +255,7 @@ def test_stack_of_allocators_alone_keeps_a_frame():
 
 def test_ranking_is_by_verdict_score_bytes_and_does_not_depend_on_input_order():
     twin = (LEAK[0], *stack("leak_twin+0x1c [leaky]"))
-    big = (LEAK[0], *stack("leak_big+0x1c [leaky]"))
+    big = (LEAK[0], *stack("leak_zealously+0x1c [leaky]"))
     sites = [
         site([3] * 3),
         site([3] * 3, frames=twin),
@@ -269,7 +267,7 @@ def test_ranking_is_by_verdict_score_bytes_and_does_not_depend_on_input_order():
     assert len(orders) == 1
     found = judge(session(*sites)).sites
     assert [s.rank for s in found] == [1, 2, 3, 4, 5]
-    assert [s.frames[0].symbol for s in found[:3]] == ["leak_big", "leak_it", "leak_twin"]
+    assert [s.frames[0].symbol for s in found[:3]] == ["leak_zealously", "leak_it", "leak_twin"]
     assert found[-1].verdict is Verdict.RETAINED
     assert all((a.verdict, a.score) >= (b.verdict, b.score) for a, b in pairwise(found))
 
@@ -283,6 +281,12 @@ def test_trust_names_absent_witnesses_and_keeps_what_capture_said():
     assert judge(replace(captured, trust=said)).trust.witnesses["vmallocinfo"] == (
         "absent: no CAP_SYSLOG"
     )
+
+
+def test_growth_is_absent_with_one_cycle_whatever_capture_said():
+    captured = session(site([1]))
+    said = replace(captured, trust=replace(captured.trust, witnesses={"growth": "used"}))
+    assert judge(said).trust.witnesses["growth"].startswith("absent: one cycle")
 
 
 def test_session_is_not_changed():

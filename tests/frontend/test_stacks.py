@@ -1,4 +1,6 @@
 import pytest
+
+from kleak.model import Frame, Target
 from kleak.stacks import (
     base_name,
     in_scope,
@@ -10,8 +12,6 @@ from kleak.stacks import (
     strip_tracer,
     vmap_kind,
 )
-from kleak.model import Frame, Target
-
 from tests.samples import KERNFS, LEAK, frame, stack
 
 LEAKY = Target("module", "leaky")
@@ -41,15 +41,27 @@ def test_base_name_drops_what_compiler_and_profiling_append(symbol, expected):
     ("head", "left"),
     [
         # The heads that kernel-facts measured on 6.18 and 6.12, raw tracepoint and others.
-        ("bpf_prog_6deef7357e7b4530_kmalloc+0x3c [bpf] <- bpf_trace_run6+0x80 <- "
-         "__traceiter_kmalloc+0x40 <- __kmalloc_cache_noprof+0x1 <- f+0x1", 2),
-        ("bpf_prog_6deef7357e7b4530+0x3c <- bpf_trace_run4+0x80 <- "
-         "__alloc_pages_noprof+0x1 <- f+0x1", 2),
+        (
+            "bpf_prog_6deef7357e7b4530_kmalloc+0x3c [bpf] <- bpf_trace_run6+0x80 <- "
+            "__traceiter_kmalloc+0x40 <- __kmalloc_cache_noprof+0x1 <- f+0x1",
+            2,
+        ),
+        (
+            "bpf_prog_6deef7357e7b4530+0x3c <- bpf_trace_run4+0x80 <- "
+            "__alloc_pages_noprof+0x1 <- f+0x1",
+            2,
+        ),
         ("__traceiter_kmalloc+0x40 <- __kmalloc_noprof+0x1 <- f+0x1", 2),
-        ("bpf_prog_1+0x3c [bpf] <- bpf_trampoline_6442+0x47 [bpf] <- "
-         "__get_vm_area_node+0x9 <- f+0x1", 2),
-        ("kprobe_ftrace_handler+0x1 <- ftrace_trampoline+0x3 [__builtin__ftrace] <- "
-         "__get_vm_area_node+0x1 <- f+0x1", 2),
+        (
+            "bpf_prog_1+0x3c [bpf] <- bpf_trampoline_6442+0x47 [bpf] <- "
+            "__get_vm_area_node+0x9 <- f+0x1",
+            2,
+        ),
+        (
+            "kprobe_ftrace_handler+0x1 <- ftrace_trampoline+0x3 [__builtin__ftrace] <- "
+            "__get_vm_area_node+0x1 <- f+0x1",
+            2,
+        ),
         ("kmem_cache_alloc_noprof+0x9 <- f+0x1", 2),
         ("f+0x1", 1),
     ],
@@ -81,7 +93,10 @@ def test_strip_tracer_drops_a_trampoline_behind_a_hooked_function():
         "leak_it+0x1 [leaky]"
     )
     assert text(strip_tracer(frames)) == [
-        "__kmalloc_noprof", "__get_vm_area_node", "vmalloc_noprof", "leak_it",
+        "__kmalloc_noprof",
+        "__get_vm_area_node",
+        "vmalloc_noprof",
+        "leak_it",
     ]
 
 
@@ -97,16 +112,63 @@ def test_strip_tracer_does_not_believe_a_modules_own_function_of_such_a_name():
 
 @pytest.mark.parametrize(
     "name",
-    """__kmalloc kmalloc_trace __kmalloc_noprof __kmalloc_node_track_caller_noprof kmalloc_large
-    __kmalloc_large_node_noprof __do_kmalloc_node kmem_cache_alloc kmem_cache_alloc_lru_noprof
-    kmem_cache_alloc_node_noprof kmem_cache_alloc_bulk_noprof kmem_cache_alloc_trace krealloc
-    krealloc_noprof krealloc_node_align_noprof __kvmalloc_node_noprof kvmalloc_node kvrealloc
-    kmemdup_noprof kmemdup_nul kstrdup kstrdup_const kstrndup kasprintf kvasprintf
-    kvasprintf_const vmalloc vmalloc_noprof vzalloc_node __vmalloc __vmalloc_node_range_noprof
-    __vmalloc_node_range __get_vm_area_node alloc_vmap_area vmap vmap_pfn vm_map_ram
-    ioremap ioremap_wc __ioremap_caller.isra.0 memremap devm_kmalloc devm_kzalloc devm_kstrdup
-    devm_kasprintf devm_kvasprintf mempool_alloc_noprof mempool_kmalloc ___slab_alloc.part.0
-    new_slab allocate_slab execmem_alloc module_alloc kmalloc_reserve memdup_user""".split(),
+    [
+        "__kmalloc",
+        "kmalloc_trace",
+        "__kmalloc_noprof",
+        "__kmalloc_node_track_caller_noprof",
+        "kmalloc_large",
+        "__kmalloc_large_node_noprof",
+        "__do_kmalloc_node",
+        "kmem_cache_alloc",
+        "kmem_cache_alloc_lru_noprof",
+        "kmem_cache_alloc_node_noprof",
+        "kmem_cache_alloc_bulk_noprof",
+        "kmem_cache_alloc_trace",
+        "krealloc",
+        "krealloc_noprof",
+        "krealloc_node_align_noprof",
+        "__kvmalloc_node_noprof",
+        "kvmalloc_node",
+        "kvrealloc",
+        "kmemdup_noprof",
+        "kmemdup_nul",
+        "kstrdup",
+        "kstrdup_const",
+        "kstrndup",
+        "kasprintf",
+        "kvasprintf",
+        "kvasprintf_const",
+        "vmalloc",
+        "vmalloc_noprof",
+        "vzalloc_node",
+        "__vmalloc",
+        "__vmalloc_node_range_noprof",
+        "__vmalloc_node_range",
+        "__get_vm_area_node",
+        "alloc_vmap_area",
+        "vmap",
+        "vmap_pfn",
+        "vm_map_ram",
+        "ioremap",
+        "ioremap_wc",
+        "__ioremap_caller.isra.0",
+        "memremap",
+        "devm_kmalloc",
+        "devm_kzalloc",
+        "devm_kstrdup",
+        "devm_kasprintf",
+        "devm_kvasprintf",
+        "mempool_alloc_noprof",
+        "mempool_kmalloc",
+        "___slab_alloc.part.0",
+        "new_slab",
+        "allocate_slab",
+        "execmem_alloc",
+        "module_alloc",
+        "kmalloc_reserve",
+        "memdup_user",
+    ],
 )
 def test_allocators(name):
     assert is_allocator(Frame(None, name, 1))
@@ -115,9 +177,23 @@ def test_allocators(name):
 
 @pytest.mark.parametrize(
     "name",
-    """alloc_netdev_mqs __alloc_skb alloc_workqueue kobject_set_name_vargs do_one_initcall
-    kernfs_new_node d_alloc device_add vmap_reader krealm kstrtoint leak_it crypto_alloc_tfm
-    proc_create_data kernel_clone""".split(),
+    [
+        "alloc_netdev_mqs",
+        "__alloc_skb",
+        "alloc_workqueue",
+        "kobject_set_name_vargs",
+        "do_one_initcall",
+        "kernfs_new_node",
+        "d_alloc",
+        "device_add",
+        "vmap_reader",
+        "krealm",
+        "kstrtoint",
+        "leak_it",
+        "crypto_alloc_tfm",
+        "proc_create_data",
+        "kernel_clone",
+    ],
 )
 def test_functions_that_allocate_for_a_purpose_are_no_allocators(name):
     assert not is_allocator(Frame(None, name, 1))
@@ -166,16 +242,32 @@ def test_vmap_kind_without_an_area_node():
     [
         # The four items that one leaked vmalloc(10000) leaves on 6.12 (kernel-facts X2).
         ("vmalloc", f"{AREA} <- vmalloc_noprof+1 <- f+1 [leaky]", False),
-        ("kmalloc", "__kmalloc_cache_node_noprof+1 <- __get_vm_area_node+1 <- "
-         "__vmalloc_node_range_noprof+1 <- vmalloc_noprof+1 <- f+1 [leaky]", True),
+        (
+            "kmalloc",
+            "__kmalloc_cache_node_noprof+1 <- __get_vm_area_node+1 <- "
+            "__vmalloc_node_range_noprof+1 <- vmalloc_noprof+1 <- f+1 [leaky]",
+            True,
+        ),
         ("kmem_cache", f"kmem_cache_alloc_node_noprof+1 <- {AREA} <- f+1 [leaky]", True),
-        ("kmalloc", "__kmalloc_node_noprof+1 <- __vmalloc_node_range_noprof+1 <- "
-         "vmalloc_noprof+1 <- f+1 [leaky]", True),
+        (
+            "kmalloc",
+            "__kmalloc_node_noprof+1 <- __vmalloc_node_range_noprof+1 <- "
+            "vmalloc_noprof+1 <- f+1 [leaky]",
+            True,
+        ),
         # More than 512 pages: the array is a vmalloc of its own.
-        ("vmalloc", f"{AREA} <- __vmalloc_node_noprof+1 <- __vmalloc_node_range_noprof+1 <- "
-         "vmalloc_noprof+1 <- f+1 [leaky]", True),
-        ("vmalloc", f"{AREA} <- __vmalloc_node+1 <- __vmalloc_area_node+1 <- "
-         "__vmalloc_node_range+1 <- vmalloc+1 <- f+1 [leaky]", True),
+        (
+            "vmalloc",
+            f"{AREA} <- __vmalloc_node_noprof+1 <- __vmalloc_node_range_noprof+1 <- "
+            "vmalloc_noprof+1 <- f+1 [leaky]",
+            True,
+        ),
+        (
+            "vmalloc",
+            f"{AREA} <- __vmalloc_node+1 <- __vmalloc_area_node+1 <- "
+            "__vmalloc_node_range+1 <- vmalloc+1 <- f+1 [leaky]",
+            True,
+        ),
         ("kmalloc", "__kmalloc_noprof+1 <- purge_vmap_node+1 <- f+1 [leaky]", True),
         ("vmap", "alloc_vmap_area+1 <- __get_vm_area_node+1 <- vmap+1 <- f+1 [leaky]", False),
         # Slab memory by way of kvmalloc, and a caller that happens to be beyond vmalloc.
@@ -206,21 +298,42 @@ def test_allocators_own_use_is_bookkeeping_though_the_module_is_next(frames):
 @pytest.mark.parametrize(
     ("frames", "expected"),
     [
-        ("__kmalloc_noprof+1 <- ep_poll_callback+1 <- __wake_up+1 <- handle_irq_event+1 <- "
-         "common_interrupt+1 <- asm_common_interrupt+1 <- leak_it+1 [leaky]", True),
-        ("__kmalloc_noprof+1 <- run_timer_softirq+1 <- handle_softirqs+1 <- irq_exit_rcu+1 <- "
-         "sysvec_apic_timer_interrupt+1 <- asm_sysvec_apic_timer_interrupt+1 <- f+1 [leaky]", True),
-        ("__kmalloc_noprof+1 <- net_rx_action+1 <- __do_softirq+1 <- do_softirq.part.0+1 <- "
-         "__local_bh_enable_ip+1 <- f+1 [leaky]", True),
-        ("__kmalloc_noprof+1 <- do_anonymous_page+1 <- handle_mm_fault+1 <- "
-         "asm_exc_page_fault+1 <- f+1 [leaky]", True),
+        (
+            "__kmalloc_noprof+1 <- ep_poll_callback+1 <- __wake_up+1 <- handle_irq_event+1 <- "
+            "common_interrupt+1 <- asm_common_interrupt+1 <- leak_it+1 [leaky]",
+            True,
+        ),
+        (
+            "__kmalloc_noprof+1 <- run_timer_softirq+1 <- handle_softirqs+1 <- irq_exit_rcu+1 <- "
+            "sysvec_apic_timer_interrupt+1 <- asm_sysvec_apic_timer_interrupt+1 <- f+1 [leaky]",
+            True,
+        ),
+        (
+            "__kmalloc_noprof+1 <- net_rx_action+1 <- __do_softirq+1 <- do_softirq.part.0+1 <- "
+            "__local_bh_enable_ip+1 <- f+1 [leaky]",
+            True,
+        ),
+        (
+            "__kmalloc_noprof+1 <- do_anonymous_page+1 <- handle_mm_fault+1 <- "
+            "asm_exc_page_fault+1 <- f+1 [leaky]",
+            True,
+        ),
         # The module's own handler allocates.
-        ("__kmalloc_noprof+1 <- leaky_irq+1 [leaky] <- handle_irq_event+1 <- "
-         "asm_common_interrupt+1 <- default_idle+1", False),
-        ("__kmalloc_noprof+1 <- leaky_irq+1 [leaky] <- asm_common_interrupt+1 <- "
-         "leak_it+1 [leaky]", False),
-        ("__kmalloc_noprof+1 <- f+1 [leaky] <- do_syscall_64+1 <- "
-         "entry_SYSCALL_64_after_hwframe+1", False),
+        (
+            "__kmalloc_noprof+1 <- leaky_irq+1 [leaky] <- handle_irq_event+1 <- "
+            "asm_common_interrupt+1 <- default_idle+1",
+            False,
+        ),
+        (
+            "__kmalloc_noprof+1 <- leaky_irq+1 [leaky] <- asm_common_interrupt+1 <- "
+            "leak_it+1 [leaky]",
+            False,
+        ),
+        (
+            "__kmalloc_noprof+1 <- f+1 [leaky] <- do_syscall_64+1 <- "
+            "entry_SYSCALL_64_after_hwframe+1",
+            False,
+        ),
         ("__kmalloc_noprof+1 <- asm_common_interrupt+1 <- default_idle+1", False),
     ],
 )

@@ -1,0 +1,36 @@
+"""The gates in front of each verdict, apart from the witnesses."""
+
+import pytest
+
+from kleak.analysis.verdict import decide
+from kleak.analysis.weights import Fact
+from kleak.model import Verdict
+
+GROWING = frozenset({Fact.DIRECT, Fact.EVERY_CYCLE_EQUAL})
+LISTED = frozenset({Fact.DEEP, Fact.REGION_THERE})
+
+
+@pytest.mark.parametrize(
+    ("percent", "facts", "complete", "verdict"),
+    [
+        (95.0, GROWING, True, Verdict.CONFIRMED),
+        (95.0, frozenset({Fact.DIRECT, Fact.EVERY_CYCLE}), True, Verdict.CONFIRMED),
+        (94.9, GROWING, True, Verdict.LIKELY),
+        (99.9, GROWING, False, Verdict.LIKELY),
+        (99.9, frozenset({Fact.CONSTRUCTOR, Fact.EVERY_CYCLE_EQUAL}), True, Verdict.LIKELY),
+        (99.9, frozenset({Fact.DIRECT, Fact.BOTH_CYCLES}), True, Verdict.LIKELY),
+        (99.9, frozenset({Fact.DIRECT, Fact.SOME_CYCLES}), True, Verdict.LIKELY),
+        (95.0, LISTED, False, Verdict.CONFIRMED),
+        (99.9, frozenset({Fact.REGION_PARTLY}), True, Verdict.LIKELY),
+        (75.0, frozenset(), False, Verdict.LIKELY),
+        (74.9, GROWING, True, Verdict.POSSIBLE),
+        (49.9, frozenset({Fact.FIRST_CYCLE}), True, Verdict.RETAINED),
+        (49.9, frozenset({Fact.PLATEAU}), True, Verdict.RETAINED),
+        (50.0, frozenset({Fact.FIRST_CYCLE}), True, Verdict.POSSIBLE),
+        (10.0, frozenset({Fact.FIRST_OF_TWO}), True, Verdict.POSSIBLE),
+        (1.0, frozenset({Fact.FIRST_CYCLE, Fact.REGION_GONE}), True, Verdict.POSSIBLE),
+        (0.1, frozenset({Fact.DEEP}), True, Verdict.POSSIBLE),
+    ],
+)
+def test_verdict(percent, facts, complete, verdict):
+    assert decide(percent, facts, complete=complete) is verdict
