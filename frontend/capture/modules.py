@@ -159,7 +159,7 @@ class ModuleLoader:
                 for name, module in loaded_modules().items()
                 if name not in self._before and module.name in self._wanted()
             ]
-            idle = [module for module in ours if module.refcount == 0]
+            idle = [module for module in ours if module.reference_count == 0]
             if not any(_run(["rmmod", module.name]).returncode == 0 for module in idle):
                 return
 

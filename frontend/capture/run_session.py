@@ -17,7 +17,7 @@ from kleak.capture.tracer import Limits, SymbolScope, Tracer
 from kleak.errors import KleakError, StoppedError, TargetError, UsageError
 from kleak.model import Cycle, Session, Target
 from kleak.progress import Progress
-from kleak.symbols.kernel_table import KernelTable
+from kleak.symbols.kernel_table import KernelTable, TextRange
 from kleak.symbols.symboliser import Symboliser
 
 
@@ -39,7 +39,7 @@ def find_scope(table: KernelTable, globs: Sequence[str]) -> SymbolScope:
     """
     if "*" in globs:
         return SymbolScope((table.text,), everything=True)
-    ranges = []
+    ranges: list[TextRange] = []
     for glob in globs:
         found = table.ranges_of_glob(glob)
         if not found:
