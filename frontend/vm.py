@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from kleak.capture.headers import kernel_cache
 from kleak.errors import UnsupportedError, UsageError
 
 BOOT_LIMIT_S = 300.0
@@ -67,16 +68,6 @@ class Result:
 
 
 # --- kernels ------------------------------------------------------------------------------
-
-
-def kernel_cache() -> Path:
-    """Return the directory where ``.ci/provision`` unpacks kernels, one directory a release."""
-    named = os.environ.get("KLEAK_KERNELS")
-    return Path(named) if named else _cache_home() / "kernels"
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kleak"
 
 
 def find_kernel(name: str | None = None) -> Path:
@@ -151,7 +142,8 @@ def kvm_works(kernel: Path) -> bool:
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     stat = kernel.stat()
     name = f"{boot_id} {kernel.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    memory = _cache_home() / "kvm" / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    memory = cache / "kleak/kvm" / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
     if memory.exists():
         return memory.read_text(encoding="ascii").strip() == "works"
     # qemu may fall back to emulation by itself (accel=kvm:tcg), so ask the guest what it runs on.
@@ -209,12 +201,12 @@ def boot(
         UsageError: a directory that cannot be shared.
         UnsupportedError: virtme-ng or qemu is missing.
     """
-    runner = _virtme_run()
-    shares = _outermost([path.resolve() for path in rw_dirs])
+    runner = virtme_run()
+    shares = outermost([path.resolve() for path in rw_dirs])
     if kvm is None:
         kvm = kvm_works(kernel)
     out, err = _Output(stdout), _Output(stderr)
-    console = _Console()
+    console = Console()
     with tempfile.TemporaryDirectory(prefix="kleak-vm-") as private, _terminated_as_exit():
         shared = Path(private) / "shared"
         shared.mkdir()
@@ -254,7 +246,11 @@ def boot(
     return Result(status, failure, bytes(out.kept), bytes(err.kept), tuple(console.lines))
 
 
-def _virtme_run() -> str:
+def virtme_run() -> str:
+    """Return the path of virtme-ng's ``virtme-run``: beside this Python, or on PATH.
+
+    Raises UnsupportedError where it or qemu is missing.
+    """
     beside = Path(sys.executable).parent / "virtme-run"
     found = str(beside) if beside.exists() else shutil.which("virtme-run")
     if found is None:
@@ -267,7 +263,11 @@ def _virtme_run() -> str:
     return found
 
 
-def _outermost(paths: Sequence[Path]) -> list[Path]:
+def outermost(paths: Sequence[Path]) -> list[Path]:
+    """Return the directories to share with a guest: ``paths`` without those inside others.
+
+    Raises UsageError for one that cannot be shared.
+    """
     shares: list[Path] = []
     for path in sorted(set(paths)):  # a directory sorts before what is in it
         if path == Path("/"):
@@ -424,14 +424,16 @@ class _Output:
                 self.error = error
 
 
-class _Console:
-    """The last lines of the guest's console."""
+class Console:
+    """The last lines of the guest's console, in ``lines``."""
 
     def __init__(self) -> None:
+        """Start with no lines."""
         self.lines: deque[str] = deque(maxlen=CONSOLE_LINES)
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
+        """Take the next bytes of the console, which may end anywhere in a line."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\t]", "", line.decode("latin-1"))
@@ -453,7 +455,7 @@ class _End:
     thread: threading.Thread
 
 
-def _reader(output: _Output | _Console) -> _End:
+def _reader(output: _Output | Console) -> _End:
     """Return the end of a pipe to write to; a thread feeds ``output`` from the other end."""
     source, sink = os.pipe()
 
