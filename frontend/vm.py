@@ -21,11 +21,10 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from kleak.capture.headers import kernel_cache
 from kleak.errors import UnsupportedError, UsageError
@@ -207,7 +206,7 @@ def boot(
         kvm = kvm_works(kernel)
     out, err = _Output(stdout), _Output(stderr)
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="kleak-vm-") as private, _terminated_as_exit():
+    with tempfile.TemporaryDirectory(prefix="kleak-vm-") as private:
         shared = Path(private) / "shared"
         shared.mkdir()
         scratch = Path(private) / "scratch"
@@ -383,24 +382,6 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-@contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that a killed caller still kills its guest."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --- output -------------------------------------------------------------------------------
