@@ -21,12 +21,12 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+from kleak.capture.headers import kernel_cache
 from kleak.errors import UnsupportedError, UsageError
 
 BOOT_LIMIT_S = 300.0
@@ -67,16 +67,6 @@ class Result:
 
 
 # --- kernels ------------------------------------------------------------------------------
-
-
-def kernel_cache() -> Path:
-    """Return the directory where ``.ci/provision`` unpacks kernels, one directory a release."""
-    named = os.environ.get("KLEAK_KERNELS")
-    return Path(named) if named else _cache_home() / "kernels"
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kleak"
 
 
 def find_kernel(name: str | None = None) -> Path:
@@ -151,7 +141,8 @@ def kvm_works(kernel: Path) -> bool:
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     stat = kernel.stat()
     name = f"{boot_id} {kernel.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    memory = _cache_home() / "kvm" / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    memory = cache / "kleak/kvm" / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
     if memory.exists():
         return memory.read_text(encoding="ascii").strip() == "works"
     # qemu may fall back to emulation by itself (accel=kvm:tcg), so ask the guest what it runs on.
@@ -209,13 +200,13 @@ def boot(
         UsageError: a directory that cannot be shared.
         UnsupportedError: virtme-ng or qemu is missing.
     """
-    runner = _virtme_run()
-    shares = _outermost([path.resolve() for path in rw_dirs])
+    runner = virtme_run()
+    shares = outermost([path.resolve() for path in rw_dirs])
     if kvm is None:
         kvm = kvm_works(kernel)
     out, err = _Output(stdout), _Output(stderr)
-    console = _Console()
-    with tempfile.TemporaryDirectory(prefix="kleak-vm-") as private, _terminated_as_exit():
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="kleak-vm-") as private:
         shared = Path(private) / "shared"
         shared.mkdir()
         scratch = Path(private) / "scratch"
@@ -254,7 +245,11 @@ def boot(
     return Result(status, failure, bytes(out.kept), bytes(err.kept), tuple(console.lines))
 
 
-def _virtme_run() -> str:
+def virtme_run() -> str:
+    """Return the path of virtme-ng's ``virtme-run``: beside this Python, or on PATH.
+
+    Raises UnsupportedError where it or qemu is missing.
+    """
     beside = Path(sys.executable).parent / "virtme-run"
     found = str(beside) if beside.exists() else shutil.which("virtme-run")
     if found is None:
@@ -267,7 +262,11 @@ def _virtme_run() -> str:
     return found
 
 
-def _outermost(paths: Sequence[Path]) -> list[Path]:
+def outermost(paths: Sequence[Path]) -> list[Path]:
+    """Return the directories to share with a guest: ``paths`` without those inside others.
+
+    Raises UsageError for one that cannot be shared.
+    """
     shares: list[Path] = []
     for path in sorted(set(paths)):  # a directory sorts before what is in it
         if path == Path("/"):
@@ -385,24 +384,6 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-@contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that a killed caller still kills its guest."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 # --- output -------------------------------------------------------------------------------
 
 
@@ -424,14 +405,16 @@ class _Output:
                 self.error = error
 
 
-class _Console:
-    """The last lines of the guest's console."""
+class Console:
+    """The last lines of the guest's console, in ``lines``."""
 
     def __init__(self) -> None:
+        """Start with no lines."""
         self.lines: deque[str] = deque(maxlen=CONSOLE_LINES)
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
+        """Take the next bytes of the console, which may end anywhere in a line."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\t]", "", line.decode("latin-1"))
@@ -453,7 +436,7 @@ class _End:
     thread: threading.Thread
 
 
-def _reader(output: _Output | _Console) -> _End:
+def _reader(output: _Output | Console) -> _End:
     """Return the end of a pipe to write to; a thread feeds ``output`` from the other end."""
     source, sink = os.pipe()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+
 from kleak.errors import TargetError, UsageError
 from kleak.vm import boot, find_kernel, kvm_works, release_of
 
@@ -52,7 +53,7 @@ def vm(
         click.echo(f"booting {release_of(image)} ({how})", err=True)
     result = boot(
         image,
-        [sys.executable, "-m", "kleak", *command],
+        inner_command(command),
         rw_dirs=writable_directories(command),
         timeout_s=timeout_s,
         memory=memory,
@@ -67,6 +68,14 @@ def vm(
             click.echo(f"  console: {line}", err=True)
         raise TargetError(str(result.failure))
     raise SystemExit(result.status)
+
+
+def inner_command(command: Sequence[str]) -> list[str]:
+    """Return the argument list that runs the kleak command ``command`` with this Python."""
+    # The script rather than -m where there is one: -m would prefer a ./kleak to the package.
+    script = Path(sys.executable).with_name("kleak")
+    kleak = [str(script)] if script.exists() else [sys.executable, "-m", "kleak"]
+    return [*kleak, *command]
 
 
 def writable_directories(command: Sequence[str]) -> list[Path]:

@@ -1,0 +1,42 @@
+# Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check imports bench clean
+
+PYTHON := .venv/bin/python
+DEMO_KERNEL := 6.12
+SCRIPTS := .ci/provision .ci/run
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+setup: ## install what is needed: apt packages, .venv, kernels to boot (Debian 12)
+	@.ci/provision
+
+demo: setup ## find the leaks of examples/leaky in a virtual machine
+	@module=$$($(PYTHON) tests/build_modules.py --kernel $(DEMO_KERNEL) examples/leaky) || exit 1; \
+	.venv/bin/kleak vm --kernel $(DEMO_KERNEL) -- module "$$module" --cycles 3; status=$$?; \
+	[ $$status -eq 1 ] || { \
+		echo "demo: expected exit status 1 (leaks found), got $$status" >&2; exit 1; }
+
+test: setup ## all three tiers of tests; ARGS='...' goes to pytest
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: setup imports ## linters, types, formats
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@clang-format --dry-run -Werror bpf/*.[ch]
+	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
+
+# mypy does not follow the package-dir mapping of pyproject.toml: it gets the package as links.
+imports:
+	@rm -rf build/imports
+	@mkdir -p build/imports/kleak
+	@ln -s $(CURDIR)/frontend/* $(CURDIR)/parsers $(CURDIR)/bpf build/imports/kleak/
+
+bench: setup ## cost of tracing on the running kernel, beside memleak-bpfcc (root)
+	@$(PYTHON) bench/engine
+
+clean: ## remove what was built; .venv and the kernels stay
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
