@@ -39,13 +39,32 @@ def module_path(request, tmp_path_factory):
     if request.param is None:
         pytest.skip("no kernel headers in /usr/src, /lib/modules or $KLEAK_KERNELS")
     tree, flags = request.param
-    directory = tmp_path_factory.mktemp("sections") / "sections"
-    shutil.copytree(SECTIONS, directory)
+    return build(tree, tmp_path_factory.mktemp("sections"), flags)
+
+
+@pytest.fixture
+def build_with_paths(tmp_path):
+    """A function that builds sections.ko with file names rewritten, {here} being its directory."""
+    if not TREES:
+        pytest.skip("no kernel headers in /usr/src, /lib/modules or $KLEAK_KERNELS")
+
+    def rewrite(*maps):
+        here = tmp_path / "sections"
+        flags = " ".join(f"-ffile-prefix-map={entry}".format(here=here) for entry in maps)
+        return build(TREES[-1], tmp_path, flags)
+
+    return rewrite
+
+
+def build(tree, directory, flags):
+    """Copy the module's source to ``directory``, build it there, return the .ko."""
+    here = directory / "sections"
+    shutil.copytree(SECTIONS, here)
     made = subprocess.run(
-        ["make", "-C", directory, f"KDIR={tree}", f"KCFLAGS={flags}"],
+        ["make", "-C", here, f"KDIR={tree}", f"KCFLAGS={flags}"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    return directory / "sections.ko"
+    return here / "sections.ko"

@@ -215,6 +215,45 @@ def test_every_byte_agrees_with_addr2line(image, module_path):
     assert checked > 350
 
 
+def files_of(image):
+    """Source files of all instructions in the module's text."""
+    found = set()
+    for region in ("core", "init"):
+        for offset in range(1, image.text_size(region) + 1):
+            source = image.resolve(region, offset).source
+            if source is not None:
+                found.add(source.file)
+    return found
+
+
+def test_names_of_an_in_tree_module(build_with_paths):
+    path = build_with_paths("{here}=drivers/misc")
+    assert files_of(ModuleImage(path)) == {
+        "drivers/misc/entry.c",
+        "drivers/misc/other.h",
+        "drivers/misc/src/other.c",
+    }
+
+
+def test_names_of_an_installed_in_tree_module_built_in_a_directory_of_its_own(
+    build_with_paths, tmp_path
+):
+    # As with make O=: sources are absolute, and only the generated .mod.c is relative.
+    built = build_with_paths(
+        "{here}=/home/dev/linux/drivers/misc", "{here}/sections.mod.c=drivers/misc/sections.mod.c"
+    )
+    installed = tmp_path / "lib/modules/6.12.0/kernel/drivers/misc/sections.ko"
+    installed.parent.mkdir(parents=True)
+    built.rename(installed)
+    assert "drivers/misc/entry.c" in files_of(ModuleImage(installed))
+
+
+def test_names_of_an_external_module_that_was_moved(module_path, tmp_path):
+    moved = tmp_path / "sections.ko"
+    shutil.copy(module_path, moved)
+    assert files_of(ModuleImage(moved)) == {"entry.c", "other.h", "src/other.c"}
+
+
 def test_without_debug_information_there_are_names_and_no_lines(module_path, tmp_path):
     stripped = tmp_path / "sections.ko"
     tool("strip", "--strip-debug", "-o", stripped, module_path)

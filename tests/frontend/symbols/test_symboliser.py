@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from kleak.model import Frame
 from kleak.parsers.proc_modules import parse_modules
-from kleak.symbols import KernelTable, ModuleImage, ModuleLoad, Symboliser
+from kleak.symbols.kernel_table import KernelTable
+from kleak.symbols.module_image import ModuleImage
+from kleak.symbols.symboliser import ModuleLoad, Symboliser
 
 DATA = Path(__file__).parents[2] / "data"
 FIRST, SECOND = 0xFFFFFFFFC1230000, 0xFFFFFFFFC4560000
