@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import random
 import re
 import shutil
 import struct
@@ -336,6 +337,29 @@ def test_truncated_modules_are_refused_or_read(module_path, tmp_path):
         path.write_bytes(data[:length])
         with pytest.raises(TargetError):
             ModuleImage(path)
+
+
+def test_damage_anywhere_is_refused_or_harmless(module_path, tmp_path):
+    good = module_path.read_bytes()
+    choose = random.Random(11)
+    path = tmp_path / "sections.ko"
+    refused = 0
+    for attempt in range(60):
+        data = bytearray(good)
+        for _ in range(20):
+            # The headers and the symbol table are the last part of the file.
+            low = len(data) - 8192 if attempt % 2 else 0
+            data[choose.randrange(low, len(data))] = choose.randrange(256)
+        path.write_bytes(data)
+        try:
+            image = ModuleImage(path)
+        except TargetError:
+            refused += 1
+            continue
+        for region in ("core", "init"):
+            for offset in range(1, min(image.text_size(region), 500), 13):
+                assert image.resolve(region, offset).offset >= 0
+    assert 0 < refused < 60
 
 
 def test_symbol_reader_agrees_with_readelf(image, module_path):
