@@ -11,6 +11,7 @@ from __future__ import annotations
 import os.path
 import re
 import struct
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
-
 from kleak.model import Source
 
 _SHF_COMPRESSED = 0x800
@@ -31,6 +31,17 @@ _ABSOLUTE = {
     "EM_X86_64": {1: "Q", 10: "I"},  # R_X86_64_64, R_X86_64_32
     "EM_AARCH64": {257: "Q", 258: "I"},  # R_AARCH64_ABS64, R_AARCH64_ABS32
 }
+# What pyelftools raises when it decodes damaged DWARF: it checks little on the way.
+_DAMAGE = (
+    DWARFError,
+    ELFError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 _KERNEL_HEADER = re.compile(r"(?:.*?/)?((?:arch/[^/]+/)?include/.+\.h)")
 _INSTALLED = re.compile(r".*/lib/modules/[^/]+/kernel/(.+/)[^/]+")
 
@@ -158,7 +169,7 @@ class _Unit:
 class DebugLines:
     """Lines and inlined functions of a relocatable file, by section and offset in it.
 
-    ``missing`` is the reason why there is no debug information, or None.
+    ``missing`` is the reason why lines are not known, or None.
     """
 
     def __init__(
@@ -178,14 +189,15 @@ class DebugLines:
         self._elf = elf
         self._bases = {index: place << _SECTION_SPAN_SHIFT for place, index in enumerate(code, 1)}
         self._symbols = symbols
+        self._damage: str | None = None
         self._directory = os.path.dirname(os.path.abspath(path))
         installed = _INSTALLED.fullmatch(os.path.abspath(path))
         self._tree_directory = installed[1] if installed else None
 
-    @cached_property
+    @property
     def missing(self) -> str | None:
-        """Why no line is known, or None."""
-        return self._opened if isinstance(self._opened, str) else None
+        """Why lines are not known, or None."""
+        return self._opened if isinstance(self._opened, str) else self._damage
 
     def source(self, section: int, at: int) -> Source | None:
         """The line of the instruction at an offset, as a reader of the module wants it.
@@ -202,10 +214,13 @@ class DebugLines:
         if isinstance(self._opened, str) or section not in self._bases:
             return ()
         address = self._bases[section] + at
-        for unit in self._units_at(address):
-            row = unit.row(address)
-            if row is not None:
-                return tuple(self._levels(unit, row, address))
+        try:
+            for unit in self._units_at(address):
+                row = unit.row(address)
+                if row is not None:
+                    return tuple(self._levels(unit, row, address))
+        except _DAMAGE as error:
+            self._damage = f"the debug information is damaged: {error!r}"
         return ()
 
     def _levels(self, unit: _Unit, row: _Row, address: int) -> Iterator[InlineLevel]:
@@ -224,7 +239,7 @@ class DebugLines:
 
     def _short(self, unit: _Unit, path: str) -> str:
         """A path as a kernel developer writes it: from the module's or the kernel's directory."""
-        for root in (self._directory, self._build_directory, unit.directory):
+        for root in (self._build_directory, self._directory, unit.directory):
             if root and path.startswith(root.rstrip("/") + "/"):
                 return path[len(root.rstrip("/")) + 1 :]
         if self._tree_directory is not None and os.path.isabs(path):
@@ -276,20 +291,36 @@ class DebugLines:
         if fields is None:
             return f"the relocations of {self._elf['e_machine']} are unknown here"
         image = bytearray(self._data)
-        sections = list(self._elf.iter_sections())
-        for section in sections:
-            if section.name.startswith(".debug_") and section["sh_flags"] & _SHF_COMPRESSED:
-                return "the debug information is compressed"
-        for section in sections:
-            if section["sh_type"] != "SHT_RELA" or not section.name.startswith(".rela.debug_"):
-                continue
-            unknown = self._relocate(image, section, sections[section["sh_info"]], fields)
-            if unknown is not None:
-                return f"relocation of type {unknown} in {section.name} is unknown here"
         try:
+            self._unpack(image)
+            # The sections of the patched file: those of compressed ones have moved.
+            elf = ELFFile(BytesIO(image))
+            sections = list(elf.iter_sections())
+            for section in sections:
+                if section["sh_type"] == "SHT_RELA" and section.name.startswith(".rela.debug_"):
+                    unknown = self._relocate(image, section, sections[section["sh_info"]], fields)
+                    if unknown is not None:
+                        return f"relocation type {unknown} in {section.name} is unknown here"
             return ELFFile(BytesIO(image)).get_dwarf_info(relocate_dwarf_sections=False)
-        except (DWARFError, ELFError) as error:
-            return f"the debug information is damaged: {error}"
+        except (*_DAMAGE, struct.error, zlib.error) as error:
+            return f"the debug information is damaged: {error!r}"
+
+    def _unpack(self, image: bytearray) -> None:
+        """Put compressed debug sections, unpacked, behind the file.
+
+        They are so with CONFIG_DEBUG_INFO_COMPRESSED_ZLIB. The header of such a section in
+        ``image`` is changed to match: Elf64_Shdr has sh_flags at 8, sh_offset at 24 and
+        sh_size at 32.
+        """
+        order = "<" if self._elf.little_endian else ">"
+        for index, section in enumerate(self._elf.iter_sections()):
+            if section.name.startswith(".debug_") and section["sh_flags"] & _SHF_COMPRESSED:
+                data = section.data()
+                header = self._elf["e_shoff"] + index * self._elf["e_shentsize"]
+                flags = section["sh_flags"] & ~_SHF_COMPRESSED
+                struct.pack_into(order + "Q", image, header + 8, flags)
+                struct.pack_into(order + "QQ", image, header + 24, len(image), len(data))
+                image += data
 
     def _relocate(
         self, image: bytearray, table: Any, target: Any, fields: dict[int, str]

@@ -19,7 +19,7 @@ from kleak.parsers.kallsyms import SymbolColumns, parse_columns
 from kleak.parsers.proc_modules import LoadedModule
 
 _PAGE = 4096
-_TEXT_KINDS = frozenset(b"tTwW")
+_TEXT_KINDS = frozenset((b"t", b"T", b"w", b"W"))
 # Owners in /proc/kallsyms that are no modules: code the kernel makes while it runs
 # (bpf_get_kallsym(), ftrace_get_trampoline_kallsym(), kprobe_get_kallsym()).
 _GENERATED = re.compile(r"bpf|__builtin__\w+")
@@ -69,20 +69,18 @@ class KernelTable:
         kernel = parsed.kernel
         self._start = _address_of(kernel, b"_stext")
         self._end = _address_of(kernel, b"_etext")
-        # The keys are sixteen hex digits, which sort like the numbers. The kernel prints them
-        # in order; a sort of what is sorted costs one pass.
         low, high = _key(self._start), _key(self._end)
+        # The keys are sixteen hex digits, which sort like the numbers. The kernel prints its own
+        # symbols in order, so sorting costs one pass; sorting whole rows would cost ten.
         if kernel.addresses != sorted(kernel.addresses):
-            order = sorted(range(len(kernel.names)), key=kernel.addresses.__getitem__)
-            kernel = SymbolColumns(
-                *(
-                    [column[i] for i in order]
-                    for column in (kernel.addresses, kernel.kinds, kernel.names)
-                )
+            kernel = _select(
+                kernel, sorted(range(len(kernel.names)), key=kernel.addresses.__getitem__)
             )
         first, last = bisect_left(kernel.addresses, low), bisect_left(kernel.addresses, high)
+        if not _TEXT_KINDS.issuperset(kernel.kinds[first:last]):
+            text = [i for i in range(first, last) if kernel.kinds[i] in _TEXT_KINDS]
+            kernel, first, last = _select(kernel, text), 0, len(text)
         self._addresses = kernel.addresses[first:last]
-        self._kinds = kernel.kinds[first:last]
         self._names = kernel.names[first:last]
 
     @property
@@ -99,6 +97,8 @@ class KernelTable:
         at = address - 1
         if self._start <= at < self._end:
             index = bisect_right(self._addresses, _key(at)) - 1
+            if index < 0:
+                return Frame(None, None, address)
             index = bisect_left(self._addresses, self._addresses[index])
             name = self._names[index].decode()
             return Frame(None, name, address - int(self._addresses[index], 16))
@@ -137,11 +137,7 @@ class KernelTable:
         return [
             index
             for index, name in enumerate(self._names)
-            if (
-                wanted.match(name)
-                or (b"." in name and wanted.match(_SUFFIXES_BYTES.sub(b"", name)))
-            )
-            and self._kinds[index][0] in _TEXT_KINDS
+            if wanted.match(name) or (b"." in name and wanted.match(_SUFFIXES_BYTES.sub(b"", name)))
         ]
 
     def _ranges(self, indexes: list[int]) -> tuple[TextRange, ...]:
@@ -166,7 +162,7 @@ class KernelTable:
             for key, kind, name in zip(
                 columns.addresses, columns.kinds, columns.names, strict=True
             ):
-                if kind[0] in _TEXT_KINDS:
+                if kind in _TEXT_KINDS:
                     address = int(key, 16)
                     found.setdefault(address, _Owned(address, owner, name.decode()))
         return [found[address] for address in sorted(found)]
@@ -200,6 +196,14 @@ class KernelTable:
         end = module.address + module.size_bytes
         inside = module.address <= symbol.address < end
         return inside == (module.address <= following.address < end)
+
+
+def _select(columns: SymbolColumns, rows: list[int]) -> SymbolColumns:
+    return SymbolColumns(
+        [columns.addresses[row] for row in rows],
+        [columns.kinds[row] for row in rows],
+        [columns.names[row] for row in rows],
+    )
 
 
 def _key(address: int) -> bytes:

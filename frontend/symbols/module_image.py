@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
-
 from kleak.errors import TargetError, UnsupportedError
 from kleak.model import Source
 from kleak.symbols.debug_lines import DebugLines, InlineLevel
@@ -89,7 +88,7 @@ class ModuleImage:
     def __init__(self, path: Path) -> None:
         """Open ``path``.
 
-        Raises TargetError if it is not there or no module, UnsupportedError if it needs a
+        Raises TargetError if it is not there, no module or damaged, UnsupportedError if it needs a
         program that is not installed.
         """
         self.path = path
@@ -99,10 +98,12 @@ class ModuleImage:
             if self._elf["e_type"] != "ET_REL" or self._elf.elfclass != 64:
                 raise TargetError(f"{path}: not a 64-bit kernel module")
             self._sections: list[Any] = list(self._elf.iter_sections())
-        except (ELFError, struct.error, UnicodeDecodeError) as error:
+            if self._section(".gnu.linkonce.this_module") is None:
+                raise TargetError(f"{path}: not a kernel module: no .gnu.linkonce.this_module")
+            # All that is small is read now, so that a damaged file is refused here.
+            _ = self.information, self.build_id, self.text_sections, self._functions
+        except (ELFError, LookupError, OverflowError, ValueError, struct.error) as error:
             raise TargetError(f"{path}: not a kernel module: {error or 'damaged ELF'}") from error
-        if self._section(".gnu.linkonce.this_module") is None:
-            raise TargetError(f"{path}: not a kernel module: no .gnu.linkonce.this_module")
 
     # --- what it is called --------------------------------------------------------------------
 

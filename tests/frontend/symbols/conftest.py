@@ -1,0 +1,70 @@
+"""Builds tests/modules/sections against every kernel headers tree that is there."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SECTIONS = Path(__file__).parents[2] / "modules" / "sections"
+
+
+def header_trees():
+    """Trees a module can be built against: in $KLEAK_KERNELS, else where Debian puts them."""
+    where = os.environ.get("KLEAK_KERNELS")
+    roots = [Path(where)] if where else [Path("/usr/src"), Path("/lib/modules")]
+    found = {}
+    for root in roots:
+        for marker in (
+            *root.glob("*/include/config/auto.conf"),
+            *root.glob("*/build/include/config/auto.conf"),
+            *root.glob("*/usr/src/*/include/config/auto.conf"),
+        ):
+            tree = marker.parents[2].resolve()
+            found[str(tree)] = tree
+    return [found[name] for name in sorted(found)]
+
+
+TREES = header_trees()
+
+
+@pytest.fixture(
+    scope="session",
+    params=[(tree, flags) for tree in TREES for flags in ("", "-gdwarf-4")] or [None],
+    ids=lambda build: "-".join(filter(None, (build[0].name, build[1]))) if build else "no-headers",
+)
+def module_path(request, tmp_path_factory):
+    """A freshly built sections.ko, with the compiler's DWARF version and with version 4."""
+    if request.param is None:
+        pytest.skip("no kernel headers in /usr/src, /lib/modules or $KLEAK_KERNELS")
+    tree, flags = request.param
+    return build(tree, tmp_path_factory.mktemp("sections"), flags)
+
+
+@pytest.fixture
+def build_with_paths(tmp_path):
+    """A function that builds sections.ko with file names rewritten, {here} being its directory."""
+    if not TREES:
+        pytest.skip("no kernel headers in /usr/src, /lib/modules or $KLEAK_KERNELS")
+
+    def rewrite(*maps):
+        here = tmp_path / "sections"
+        flags = " ".join(f"-ffile-prefix-map={entry}".format(here=here) for entry in maps)
+        return build(TREES[-1], tmp_path, flags)
+
+    return rewrite
+
+
+def build(tree, directory, flags):
+    """Copy the module's source to ``directory``, build it there, return the .ko."""
+    here = directory / "sections"
+    shutil.copytree(SECTIONS, here)
+    made = subprocess.run(
+        ["make", "-C", here, f"KDIR={tree}", f"KCFLAGS={flags}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    return here / "sections.ko"
