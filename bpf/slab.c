@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* kmalloc, kmem_cache_alloc and their frees: include/trace/events/kmem.h. */
 
-static __always_inline int book_kmalloc(raw_tp *ctx, u32 program, u64 ptr, u64 call_site,
-					u64 size, u64 requested)
+static __always_inline int book_kmalloc(raw_tp *ctx, u32 program, u64 ptr, u64 call_site, u64 size,
+					u64 requested)
 {
 	book_allocation(ctx, program, FAMILY_KMALLOC, ptr, call_site, size, requested);
 	return 0;

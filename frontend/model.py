@@ -191,7 +191,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one witness says of a site. ``weight`` is log-odds (natural): above 0 speaks for a leak."""
+    """What one witness says of a site. ``weight`` is log-odds (natural): above 0, for a leak."""
 
     witness: str
     says: str
@@ -221,7 +221,7 @@ class JudgedSite:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The conclusions. ``sites`` is ranked, best first. Rendered by kleak.render, one format a file."""
+    """The conclusions. ``sites`` is ranked, best first. kleak.render makes text of it."""
 
     kernel: Kernel
     target: Target

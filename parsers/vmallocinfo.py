@@ -23,9 +23,7 @@ from kleak.parsers.code_location import (
 from kleak.parsers.errors import ParseError
 
 _POINTER = r"0x(?:[0-9a-f]{8,16}|\(_*ptrval_*\))"
-_ROW = re.compile(
-    rf"(?P<start>{_POINTER})-(?P<end>{_POINTER})\s+(?P<size>\d+)(?P<rest>(?:\s.*)?)"
-)
+_ROW = re.compile(rf"(?P<start>{_POINTER})-(?P<end>{_POINTER})\s+(?P<size>\d+)(?P<rest>(?:\s.*)?)")
 _NODE = re.compile(r"N(\d+)=(\d+)")
 _FLAG_WORDS = frozenset(("ioremap", "sparse", "vmalloc", "vmap", "user", "dma-coherent", "vpages"))
 _KIND_FLAGS = ("vmalloc", "vmap", "ioremap", "sparse", "dma-coherent")

@@ -256,7 +256,10 @@ def _module_offsets(btf: Btf) -> dict[str, int]:
             if index is None:
                 raise UnsupportedError(f"this kernel's BTF has no {index_name}")
             at = regions.offset + index * regions.element_size
-            base, size = _offset(btf, "module_memory", "base"), _offset(btf, "module_memory", "size")
+            base, size = (
+                _offset(btf, "module_memory", "base"),
+                _offset(btf, "module_memory", "size"),
+            )
         else:
             at = _offset(btf, "module", layout)
             base = _offset(btf, "module_layout", "base")

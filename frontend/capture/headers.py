@@ -20,6 +20,7 @@ from kleak.errors import UnsupportedError
 
 ENVIRONMENT = "KLEAK_KERNEL_HEADERS"
 
+
 @dataclass(frozen=True, slots=True)
 class HeaderTree:
     """Kernel headers that bcc can use. ``common`` is None where ``generated`` has everything."""

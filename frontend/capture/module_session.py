@@ -17,7 +17,7 @@ from kleak.capture.modules import (
 from kleak.capture.recording import read_session
 from kleak.capture.settle import AT_THE_END, BETWEEN_CYCLES, Patience, settle
 from kleak.capture.tracer import Limits, LoadRecord, Tracer
-from kleak.errors import StoppedError, KleakError, TargetError
+from kleak.errors import KleakError, StoppedError, TargetError
 from kleak.model import Cycle, Session, Target
 from kleak.progress import Progress
 from kleak.symbols.kernel_table import KernelTable
@@ -26,15 +26,17 @@ from kleak.symbols.symboliser import ModuleLoad, Symboliser
 
 @dataclass(frozen=True, slots=True)
 class ModuleRun:
-    """What to do. ``exercise`` is a shell line; ``init_may_fail``: a failing init is a cycle too."""
+    """What to do. ``exercise`` is a shell line. With ``init_may_fail`` a load whose init fails is
+    a cycle too. ``headers`` names a header tree.
+    """
 
     target: ModuleTarget
     cycles: int
-    exercise: str | None = None
-    init_may_fail: bool = False
-    headers: str | None = None
-    limits: Limits = Limits()
-    timeouts: Timeouts = Timeouts()
+    exercise: str | None
+    init_may_fail: bool
+    headers: str | None
+    limits: Limits
+    timeouts: Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,7 @@ def trace_module(run: ModuleRun, progress: Progress) -> Outcome:
     """
     progress.say("reading the kernel's types")
     plan = make_plan(read_btf(), modules=True)
-    tracer = Tracer(
-        plan, find_headers(run.headers), modules=(run.target.name,), limits=run.limits
-    )
+    tracer = Tracer(plan, find_headers(run.headers), modules=(run.target.name,), limits=run.limits)
     progress.say("compiling and attaching")
     with tracer:
         capture = _Capture(run, tracer, progress)

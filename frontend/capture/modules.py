@@ -168,7 +168,9 @@ class ModuleLoader:
         if not self._target.by_name:
             return frozenset()
         answer = _run(["modprobe", "--show-depends", self._target.name])
-        paths = [line.split()[1] for line in answer.stdout.splitlines() if line.startswith("insmod")]
+        paths = [
+            line.split()[1] for line in answer.stdout.splitlines() if line.startswith("insmod")
+        ]
         return frozenset(Path(path).name.split(".")[0].replace("-", "_") for path in paths)
 
     def _wait(

@@ -27,9 +27,9 @@ class CommandRun:
 
     command: tuple[str, ...]
     scope: tuple[str, ...]
-    repeat: int = 1
-    headers: str | None = None
-    limits: Limits = Limits()
+    repeat: int
+    headers: str | None
+    limits: Limits
 
 
 def find_scope(table: KernelTable, globs: Sequence[str]) -> SymbolScope:

@@ -85,9 +85,7 @@ def _allocation(entry: LedgerEntry) -> Allocation:
     )
 
 
-def _site(
-    allocator: str, frames: tuple[Frame, ...], growing: _Growing, cycles: int
-) -> TracedSite:
+def _site(allocator: str, frames: tuple[Frame, ...], growing: _Growing, cycles: int) -> TracedSite:
     guard_bytes = os.sysconf("SC_PAGESIZE") if allocator in _GUARDED else 0
     tallies = []
     for cycle in range(1, cycles + 1):

@@ -159,7 +159,7 @@ class Tracer:
         *,
         modules: Sequence[str] = (),
         symbols: SymbolScope | None = None,
-        limits: Limits = Limits(),  # noqa: B008  frozen
+        limits: Limits = Limits(),
     ) -> None:
         """Prepare to trace ``modules`` (names as /proc/modules has them) and ``symbols``."""
         self._plan = plan
@@ -374,9 +374,7 @@ class Tracer:
 
     def stacks(self) -> dict[int, tuple[int, ...]]:
         """Return the stacks by their key: return addresses, innermost first."""
-        return {
-            key: tuple(leaf.frames[: leaf.depth]) for key, leaf in _rows(self._bpf["stacks"])
-        }
+        return {key: tuple(leaf.frames[: leaf.depth]) for key, leaf in _rows(self._bpf["stacks"])}
 
     def outstanding(self) -> Iterator[LedgerEntry]:
         """Return the outstanding allocations, in no order."""
@@ -396,9 +394,7 @@ class Tracer:
     def counters(self) -> Counters:
         """Return what was counted so far, over all CPUs."""
         table = self._bpf["counters"]
-        counted = {
-            name: sum(table[ctypes.c_int(number)]) for number, name in enumerate(_COUNTERS)
-        }
+        counted = {name: sum(table[ctypes.c_int(number)]) for number, name in enumerate(_COUNTERS)}
         missed = {
             attached.event: tuple(_missed_runs(fd) for fd in attached.program_fds)
             for attached in self._attached
