@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from kleak.commands import vm as command
 from kleak.errors import ExitStatus, TargetError, UsageError
-from kleak.vm import STDERR_PORT, find_kernel
+from kleak.vm import find_kernel
 
 KERNEL = "6.12"
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for temporary files that only this test uses, so what is left in it is seen."""
+    directory = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch):
     """Run ``kleak vm`` with a shell script in the place of the kleak command."""
     try:
         find_kernel(KERNEL)
@@ -32,21 +46,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run_vm
 
 
-def emulators() -> list[str]:
-    """Return the command lines of the virtual machines that this process's user runs."""
+def emulators(scratch: Path) -> list[str]:
+    """Return the command lines of the virtual machines with a directory under ``scratch``."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes()
         except OSError:  # it has ended
             continue
-        if STDERR_PORT.encode() in line:
+        if os.fsencode(scratch) in line:
             found.append(line.replace(b"\0", b" ").decode())
     return found
-
-
-def scratch(directory: str = "/tmp") -> list[str]:
-    return [name for name in os.listdir(directory) if name.startswith(("kleak-vm-", "virtme"))]
 
 
 def test_status_streams_arguments_and_files_come_back(
@@ -83,9 +93,29 @@ def test_a_panic_is_an_error_with_the_end_of_the_console(
     assert "RIP: 0033:" in stderr  # of the shell that wrote to sysrq-trigger
 
 
-def test_the_time_limit_kills_the_guest_and_leaves_nothing(run) -> None:
-    before = scratch()
+def test_the_time_limit_kills_the_guest_and_leaves_nothing(run, scratch: Path) -> None:
     with pytest.raises(TargetError, match="killed at the time limit of 5 s"):
         run("sleep 1000", "--timeout", "5")
-    assert emulators() == []
-    assert scratch() == before
+    assert emulators(scratch) == []
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_kills_the_guest_and_leaves_nothing(
+    run, scratch: Path, number: signal.Signals
+) -> None:
+    words = [sys.executable, "-m", "kleak", "vm", "--kernel", KERNEL, "--", "--version"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(300):
+                if any(line.startswith("qemu") or "/qemu" in line for line in emulators(scratch)):
+                    break
+                time.sleep(0.1)
+            else:
+                pytest.fail("no virtual machine was started within 30 s")
+            process.send_signal(number)
+            assert process.wait(30) == ExitStatus.INTERRUPTED
+        finally:
+            process.kill()
+    assert emulators(scratch) == []
+    assert list(scratch.iterdir()) == []

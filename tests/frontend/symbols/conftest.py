@@ -1,19 +1,20 @@
 """Builds tests/modules/sections against every kernel headers tree that is there."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from kleak.capture.headers import kernel_cache
+
 SECTIONS = Path(__file__).parents[2] / "modules" / "sections"
 
 
 def header_trees():
-    """Trees a module can be built against: in $KLEAK_KERNELS, else where Debian puts them."""
-    where = os.environ.get("KLEAK_KERNELS")
-    roots = [Path(where)] if where else [Path("/usr/src"), Path("/lib/modules")]
+    """Trees a module can be built against: of the kernel cache, else where Debian puts them."""
+    cache = kernel_cache()
+    roots = [cache] if cache.is_dir() else [Path("/usr/src"), Path("/lib/modules")]
     found = {}
     for root in roots:
         for marker in (
@@ -37,7 +38,7 @@ TREES = header_trees()
 def module_path(request, tmp_path_factory):
     """A freshly built sections.ko, with the compiler's DWARF version and with version 4."""
     if request.param is None:
-        pytest.skip("no kernel headers in /usr/src, /lib/modules or $KLEAK_KERNELS")
+        pytest.skip("no kernel headers to build with: run 'make setup'")
     tree, flags = request.param
     return build(tree, tmp_path_factory.mktemp("sections"), flags)
 
@@ -46,7 +47,7 @@ def module_path(request, tmp_path_factory):
 def build_with_paths(tmp_path):
     """A function that builds sections.ko with file names rewritten, {here} being its directory."""
     if not TREES:
-        pytest.skip("no kernel headers in /usr/src, /lib/modules or $KLEAK_KERNELS")
+        pytest.skip("no kernel headers to build with: run 'make setup'")
 
     def rewrite(*maps):
         here = tmp_path / "sections"
