@@ -22,6 +22,7 @@ from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
+
 from kleak.model import Source
 
 _SHF_COMPRESSED = 0x800

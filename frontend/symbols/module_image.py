@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
+
 from kleak.errors import TargetError, UnsupportedError
 from kleak.model import Source
 from kleak.symbols.debug_lines import DebugLines, InlineLevel

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
+
 from kleak.parsers.btf import AmbiguousTypeError, Btf, Member
 from kleak.parsers.errors import ParseError
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from kleak.parsers.errors import ParseError
 from kleak.parsers.kallsyms import HiddenAddressesError, Symbol, parse_columns, parse_symbols
 

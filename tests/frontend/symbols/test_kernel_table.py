@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from kleak.model import Frame
 from kleak.parsers.errors import ParseError
 from kleak.parsers.kallsyms import HiddenAddressesError

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from kleak.errors import TargetError, UnsupportedError
 from kleak.model import Source
 from kleak.symbols.module_image import ModuleImage, Parameter

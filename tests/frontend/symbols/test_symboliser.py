@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from kleak.model import Frame
 from kleak.parsers.proc_modules import parse_modules
 from kleak.symbols.kernel_table import KernelTable
