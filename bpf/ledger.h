@@ -192,7 +192,8 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 family, 
  * To tell how many were: copy 1 leaves a mark, copy 2 takes it away, and where
  * copy 2 finds none, copy 1 was skipped and copy 2 made it good. What copy 1
  * was skipped beyond that is lost. Both copies of one event have their context
- * at the same place of the stack, interrupts elsewhere: so it names the event.
+ * at the same place of the stack, interrupts elsewhere: so it names the event,
+ * with the address, since a mark stays where copy 2 was skipped.
  */
 #define MARKS 64 /* a power of two */
 struct free_marks {
@@ -203,7 +204,7 @@ struct free_marks {
 
 BPF_PERCPU_ARRAY(free_marks, struct free_marks, FREE_EVENTS);
 
-static __always_inline void mark_free(void *ctx, u32 event, u32 copy)
+static __always_inline void mark_free(void *ctx, u64 address, u32 event, u32 copy)
 {
 	struct free_marks *of_event = free_marks.lookup(&event);
 	u64 context, *mark;
@@ -214,8 +215,8 @@ static __always_inline void mark_free(void *ctx, u32 event, u32 copy)
 	context = *(volatile u64 *)&of_event->context[copy];
 	mark = &of_event->marks[(context >> 3) % MARKS];
 	if (copy == 1)
-		*mark = context;
-	else if (*mark == context)
+		*mark = context ^ address;
+	else if (*mark == (context ^ address))
 		*mark = 0;
 	else
 		__sync_fetch_and_add(&of_event->made_good, 1);
@@ -227,7 +228,7 @@ static __always_inline void book_free(void *ctx, u64 address, u64 call_site, u32
 	struct allocation allocation;
 	struct scope *scope;
 
-	mark_free(ctx, event, copy);
+	mark_free(ctx, address, event, copy);
 	if (address <= 16) /* NULL and ZERO_SIZE_PTR */
 		return;
 	if (strike(address, &allocation)) {

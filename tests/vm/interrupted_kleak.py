@@ -14,8 +14,17 @@ kptr_restrict = Path("/proc/sys/kernel/kptr_restrict")
 kptr_restrict.write_text("2")
 started = Path("started")
 process = subprocess.Popen(
-    [sys.executable, "-m", "kleak", "module", module, "--cycles", "97",
-     "--exercise", "test -e second && touch started && sleep 1000; touch second"],
+    [
+        sys.executable,
+        "-m",
+        "kleak",
+        "module",
+        module,
+        "--cycles",
+        "97",
+        "--exercise",
+        "test -e second && touch started && sleep 1000; touch second",
+    ],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
