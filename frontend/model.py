@@ -69,13 +69,19 @@ class Trust:
     """All that the tracer knows it missed or could not ask.
 
     ``lost`` maps a reason to a number of events; only non-zero ones that may change a result
-    belong there. ``repaired`` are misses that were made good and change nothing.
+    belong there. ``repaired`` are misses that were made good and change nothing. ``observed`` are
+    the events that were seen, by what they were: the scale for the others, and
+    "frees_of_unseen_allocations", frees by the scope's own code of what it was not seen to
+    allocate, the self-test of coverage.
+    ``means`` maps each event to how it was heard of, and "kernel headers" to the tree used.
     ``witnesses`` maps each witness to "used" or to why it was not.
     ``notes`` are sentences for the reader.
     """
 
     lost: dict[str, int] = field(default_factory=dict)
     repaired: dict[str, int] = field(default_factory=dict)
+    observed: dict[str, int] = field(default_factory=dict)
+    means: dict[str, str] = field(default_factory=dict)
     witnesses: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kleak.analysis import verdict, vmallocinfo
@@ -19,11 +19,11 @@ from kleak.stacks import (
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """The sites that are judged, and how many were set aside and why."""
+    """The sites that are judged, and those that were set aside and why."""
 
     judged: tuple[TracedSite, ...]
-    bookkeeping: int
-    interrupted: int
+    bookkeeping: tuple[TracedSite, ...]
+    interrupted: tuple[TracedSite, ...]
 
 
 def judge(session: Session) -> Report:
@@ -46,13 +46,15 @@ def judge(session: Session) -> Report:
 
 def _sort_out(session: Session) -> _Sorted:
     outstanding = [site for site in session.sites if _outstanding(site).count > 0]
-    own = [site for site in outstanding if not is_bookkeeping(site.frames, site.allocator)]
-    called = [site for site in own if not only_interrupted(site.frames, session.target)]
-    return _Sorted(
-        judged=tuple(_merge(called)),
-        bookkeeping=len(outstanding) - len(own),
-        interrupted=len(own) - len(called),
-    )
+    called, bookkeeping, interrupted = [], [], []
+    for site in outstanding:
+        if is_bookkeeping(site.frames, site.allocator):
+            bookkeeping.append(site)
+        elif only_interrupted(site.frames, session.target):
+            interrupted.append(site)
+        else:
+            called.append(site)
+    return _Sorted(tuple(_merge(called)), tuple(bookkeeping), tuple(interrupted))
 
 
 def _merge(sites: Iterable[TracedSite]) -> Iterable[TracedSite]:
@@ -126,11 +128,11 @@ def _trust(session: Session, sites: _Sorted) -> Trust:
         witnesses.setdefault("vmallocinfo", "used")
     notes = list(trust.notes)
     if sites.bookkeeping:
-        notes.append(f"{_stacks(sites.bookkeeping)} of the allocators' own bookkeeping left out")
+        notes.append(f"left out: the allocators' own bookkeeping, {_extent(sites.bookkeeping)}")
     if sites.interrupted:
         notes.append(
-            f"{_stacks(sites.interrupted)} left out: an interrupt that hit {session.target.name} "
-            "allocated there"
+            f"left out: what interrupts allocated while {session.target.name} ran, "
+            f"{_extent(sites.interrupted)}"
         )
     missed = sum(vmallocinfo.missed_frees(site, session) for site in sites.judged)
     if missed:
@@ -141,8 +143,10 @@ def _trust(session: Session, sites: _Sorted) -> Trust:
     return replace(trust, witnesses=witnesses, notes=tuple(notes))
 
 
-def _stacks(count: int) -> str:
-    return "1 stack" if count == 1 else f"{count} stacks"
+def _extent(sites: Sequence[TracedSite]) -> str:
+    count = sum(_outstanding(site).count for site in sites)
+    objects = "1 object" if count == 1 else f"{count} objects"
+    return f"{objects} from 1 stack" if len(sites) == 1 else f"{objects} from {len(sites)} stacks"
 
 
 def _outstanding(site: TracedSite) -> Tally:

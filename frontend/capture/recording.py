@@ -21,6 +21,12 @@ _LOSSES = {
     "delete_refused": "frees_refused_by_the_map",
     "loads_full": "module_loads_beyond_the_map",
 }
+_OBSERVED = {
+    "allocated": "allocations",
+    "freed": "frees",
+    "foreign_frees": "frees_of_unseen_allocations",
+    "walks": "stack_walks",
+}
 _REPAIRS = {
     "repaired_frees": "frees_seen_by_second_program",
     "double_events": "double_allocation_events",
@@ -57,6 +63,8 @@ def read_session(
         Trust(
             _lost(counters),
             _nonzero(counters.counted, _REPAIRS),
+            {name: counters.counted[counter] for counter, name in _OBSERVED.items()},
+            tracer.means,
             witnesses,
             (*tracer.notes, *notes, *_remarks(counters)),
         ),

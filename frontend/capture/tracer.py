@@ -341,6 +341,13 @@ class Tracer:
         """How each event is heard of."""
         return {attached.event: attached.way for attached in self._attached}
 
+    @property
+    def means(self) -> dict[str, str]:
+        """How each event is heard of, and which kernel headers the programs were compiled with."""
+        means = {event: way.value for event, way in self.attachments.items()}
+        means["kernel headers"] = self._headers.description
+        return means
+
     def loads(self) -> tuple[LoadRecord, ...]:
         """Return the loads of modules in scope, first one first."""
         if not self._modules:

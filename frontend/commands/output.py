@@ -50,10 +50,12 @@ class Output:
         width = shutil.get_terminal_size((100, 24)).columns
         color = text_to.isatty() and "NO_COLOR" not in os.environ
         click.echo(
-            table.render(report, verbose=self.verbose, width=width, color=color), file=text_to
+            table.render(report, verbose=self.verbose, width=width, color=color),
+            file=text_to,
+            nl=False,
         )
         if self.json == "-":
-            click.echo(report_json.render(report))
+            click.echo(report_json.render(report), nl=False)
         elif self.json is not None:
             _write_private(Path(self.json), report_json.render(report))
         if self.strict and not report.trust.complete:
@@ -69,7 +71,7 @@ def _write_private(path: Path, text: str) -> None:
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(fd, "w") as file:
-            file.write(text + "\n")
+            file.write(text)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -48,6 +48,8 @@ def _trust(trust: Trust) -> dict[str, Any]:
         "complete": trust.complete,
         "lost": dict(sorted(trust.lost.items())),
         "repaired": dict(sorted(trust.repaired.items())),
+        "observed": dict(sorted(trust.observed.items())),
+        "means": dict(sorted(trust.means.items())),
         "witnesses": dict(sorted(trust.witnesses.items())),
         "notes": list(trust.notes),
     }

@@ -206,9 +206,14 @@ def _trust(trust: Trust, *, verbose: bool, width: int, color: bool) -> str:
         parts.append(f"witnesses: {', '.join(used)}")
     if absent:
         parts.append(f"absent: {', '.join(absent)}")
+    unseen = trust.observed.get("frees_of_unseen_allocations", 0)
+    if unseen:
+        parts.append(f"{unseen} frees by the target of what it was not seen to allocate")
     repaired = _counted(trust.repaired)
     if repaired and verbose:
         parts.append(f"made good: {', '.join(repaired)}")
+    if verbose:
+        parts += [f"{event}: {means}" for event, means in sorted(trust.means.items())]
     text = _wrap(f"trust: {word}; {'; '.join(parts)}", width, "  ")
     return text.replace(word, f"{_BOLD}{word}{_RESET}", 1) if color else text
 

@@ -155,7 +155,11 @@ def test_long_symbols_are_kept_whole():
 
 def test_trust_line_comes_first_and_names_losses_and_absent_witnesses():
     captured = session(site([3] * 5), lost={"missed_kfree_events": 7, "stacks": 2}, regions=None)
-    trust = Trust(captured.trust.lost, {}, {"kmemleak": "absent: not in this kernel"}, ("a note",))
+    trust = Trust(
+        captured.trust.lost,
+        witnesses={"kmemleak": "absent: not in this kernel"},
+        notes=("a note",),
+    )
     text = render(judge(replace(captured, trust=trust)), width=200)
     head = text.split("\n\n")[0].splitlines()
     assert head[1].startswith("trust: INCOMPLETE; lost: 7 missed kfree events, 2 stacks; ")
