@@ -36,7 +36,7 @@ imports:
 	@ln -s $(CURDIR)/frontend/* $(CURDIR)/parsers $(CURDIR)/bpf build/imports/kleak/
 
 bench: setup ## cost of tracing on the running kernel, beside memleak-bpfcc (root)
-	@$(PYTHON) bench/engine
+	@$(PYTHON) bench/engine.py
 
 clean: ## remove what was built; .venv and the kernels stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

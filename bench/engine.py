@@ -1,0 +1,137 @@
+"""What tracing costs on the running kernel: kleak and Debian's memleak-bpfcc, side by side.
+
+    .venv/bin/python bench/engine.py [ROUNDS]
+
+Needs root. In each round a loop that makes and closes pipes runs untraced and under each tracer
+in turn; the kernel's own statistics (kernel.bpf_stats_enabled) give the time of each program.
+Prints medians over the rounds, with the least and the greatest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tabulate import tabulate
+
+from kleak.capture.events import make_plan, read_btf
+from kleak.capture.headers import bcc_environment, find_headers
+from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.machine import setting
+from kleak.capture.run_session import find_scope
+from kleak.capture.tracer import Limits, Tracer
+
+PIPES = 50_000
+STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+SCOPES = {
+    "kleak, scope never entered": ("do_signalfd4",),
+    "kleak, scope on every stack": ("alloc_pipe_info", "create_pipe_files"),
+}
+Programs = dict[str, tuple[int, int, int]]
+
+
+@contextmanager
+def kleak(scope: tuple[str, ...]) -> Iterator[int]:
+    """Trace a scope; gives the process that owns the programs."""
+    symbols = find_scope(read_kernel_table(), scope)
+    plan = make_plan(read_btf(), modules=False)
+    limits = Limits(outstanding=262144)
+    with Tracer(plan, find_headers(), symbols=symbols, limits=limits) as tracer:
+        tracer.count_allocations(True, cycle=1)
+        yield os.getpid()
+
+
+@contextmanager
+def memleak() -> Iterator[int]:
+    """Trace with memleak-bpfcc, which has nothing to say before it is ended."""
+    with bcc_environment(find_headers()):
+        process = subprocess.Popen(
+            ["memleak-bpfcc", "3600"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    try:
+        while "Attaching" not in (process.stdout.readline() if process.stdout else ""):
+            pass
+        while not any("kfree" in name for name in programs(process.pid)):
+            time.sleep(0.1)
+        time.sleep(2)  # its last programs
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def programs(pid: int) -> Programs:
+    """Runs, nanoseconds and skipped runs of the programs of a process, by name."""
+    shown = subprocess.run(["bpftool", "-j", "prog"], capture_output=True, check=True).stdout
+    found: Programs = {}
+    for program in json.loads(shown):
+        if any(owner["pid"] == pid for owner in program.get("pids", ())):
+            found[program["name"]] = (
+                program.get("run_cnt", 0),
+                program.get("run_time_ns", 0),
+                program.get("recursion_misses", 0),
+            )
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    loop_ns: dict[str, list[float]] = defaultdict(list)
+    event_ns: dict[tuple[str, str], list[float]] = defaultdict(list)
+    misses: dict[tuple[str, str], list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as scratch, setting(STATS, "1"):
+        loop = [f"{scratch}/loop", str(PIPES)]
+        source = Path(__file__).with_name("pipe_loop.c")
+        subprocess.run(["gcc", "-O2", "-o", loop[0], str(source)], check=True)
+
+        def measure(tool: str, pid: int | None) -> None:
+            before = programs(pid) if pid is not None else {}
+            ran = subprocess.run(loop, capture_output=True, text=True, check=True)
+            loop_ns[tool].append(float(ran.stdout))
+            for name, after in (programs(pid) if pid is not None else {}).items():
+                runs, ns, missed = (
+                    a - b for a, b in zip(after, before.get(name, (0, 0, 0)), strict=True)
+                )
+                if runs > PIPES // 10:
+                    event_ns[tool, name].append(ns / runs)
+                    misses[tool, name].append(1e6 * missed / runs)
+
+        for done in range(rounds):
+            print(f"round {done + 1} of {rounds}", file=sys.stderr)
+            measure("untraced", None)
+            for tool, scope in SCOPES.items():
+                with kleak(scope) as pid:
+                    measure(tool, pid)
+            with memleak() as pid:
+                measure("memleak-bpfcc", pid)
+
+    base = statistics.median(loop_ns["untraced"])
+    rows = [(tool, *spread(ns), f"{statistics.median(ns) / base:.2f}") for tool, ns in loop_ns.items()]
+    print(f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {rounds} rounds, statistics on\n")
+    print(tabulate(rows, ("pipe made and closed", "ns", "least", "most", "x untraced")))
+    print()
+    rows = [
+        (*key, *spread(ns), f"{statistics.median(misses[key]):.0f}") for key, ns in event_ns.items()
+    ]
+    print(
+        tabulate(rows, ("tracer", "program", "ns a run", "least", "most", "missed a million runs"))
+    )
+
+
+def spread(numbers: list[float]) -> tuple[str, str, str]:
+    """Median, least and greatest."""
+    return tuple(f"{n:.0f}" for n in (statistics.median(numbers), min(numbers), max(numbers)))
+
+
+if __name__ == "__main__":
+    main()
