@@ -11,7 +11,6 @@ import errno
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from types import FrameType
 
 from kleak.errors import UnsupportedError, UsageError
 from kleak.parsers import vmallocinfo
@@ -93,7 +91,7 @@ def collect(
         raise UsageError(f"cannot write snapshots to {directory}: {error.strerror}") from error
     snapshot = Snapshot(partial)
     try:
-        with _terminations_raised(), _debugfs(root, snapshot):
+        with _debugfs(root, snapshot):
             _describe(snapshot, number, root)
             _prepare(snapshot, root, drop_caches=drop_caches, scan=scan)
             _save_reports(snapshot, root)
@@ -248,21 +246,6 @@ def _debugfs(root: Path, snapshot: Snapshot) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(point)], capture_output=True, check=True)
-
-
-@contextmanager
-def _terminations_raised() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack, so that everything is put back."""
-
-    def leave(signal_number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signal_number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _read(path: Path) -> str | None:

@@ -18,7 +18,7 @@ from kleak.analysis.snapshots.suspects import (
     judge_trend,
 )
 from kleak.analysis.snapshots.trend import estimate
-from kleak.analysis.stacks import is_bookkeeping, split_allocator
+from kleak.stacks import is_bookkeeping, split_allocator
 from kleak.model import Frame, Source, Tally
 
 ALLOCINFO = "allocinfo"

@@ -11,7 +11,7 @@ from kleak.analysis.snapshots.meminfo import MemoryTrends
 from kleak.analysis.snapshots.places import Places
 from kleak.analysis.snapshots.snapshot import Snapshot
 from kleak.analysis.snapshots.suspects import Fact, Finding, Suspect
-from kleak.analysis.stacks import base_name
+from kleak.stacks import base_name
 from kleak.model import Evidence, Frame, JudgedSite, Kernel, Report, Target, Trust, Verdict
 
 CONFIRMED_SCORE = 95.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kleak.analysis.snapshots.places import Places
 from kleak.analysis.snapshots.snapshot import Snapshot
 from kleak.analysis.snapshots.suspects import Fact, Finding, Suspect
-from kleak.analysis.stacks import split_allocator, vmap_kind
+from kleak.stacks import split_allocator, vmap_kind
 from kleak.model import Frame, Tally
 from kleak.parsers.kmemleak import UnreferencedObject
 
