@@ -58,9 +58,8 @@ def find_sections(data: bytes | mmap.mmap) -> list[Section]:
         first = not starts
         starts.append((kind, 0 if first and kind in _ANCHORED_LATE else position))
     ends = [start for _, start in starts[1:]] + [len(data)]
-    sections = [
-        Section(kind, start, end) for (kind, start), end in zip(starts, ends, strict=True)
-    ]
+    # ends has one more where nothing was found
+    sections = [Section(kind, start, end) for (kind, start), end in zip(starts, ends, strict=False)]
     if _LOG_LINE.search(data[: 1 << 16]) is not None:
         sections.append(Section("dmesg", 0, len(data)))
     return sections

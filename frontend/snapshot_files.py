@@ -52,9 +52,7 @@ class _Draft:
 
     def build(self) -> Snapshot:
         traces = self.traces or None
-        return Snapshot(
-            self.label, damaged=dict(self.damaged), alloc_traces=traces, **self.values
-        )
+        return Snapshot(self.label, damaged=dict(self.damaged), alloc_traces=traces, **self.values)
 
 
 def read_snapshots(paths: Sequence[Path]) -> list[Snapshot]:

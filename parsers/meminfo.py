@@ -185,4 +185,4 @@ def _build(
     values: dict[str, int], other_bytes: dict[str, int], other_counts: dict[str, int]
 ) -> Meminfo:
     present = {item.name: values.get(item.name) for item in fields(Meminfo)[:-2]}
-    return Meminfo(**present, other_bytes=other_bytes, other_counts=other_counts)  # type: ignore[arg-type]
+    return Meminfo(**present, other_bytes=other_bytes, other_counts=other_counts)

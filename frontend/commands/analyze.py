@@ -46,7 +46,7 @@ def analyze(
     if len(snapshots) < 2 and not any(shot.kmemleak is not None for shot in snapshots):
         raise UsageError("one snapshot cannot show growth: give two or more, or kleak triage it")
     noun = "1 snapshot" if len(snapshots) == 1 else f"{len(snapshots)} snapshots"
-    name = f"{', '.join(path.name or str(path) for path in paths[:2])}"
+    name = f"{', '.join(map(str, paths[:2]))}"
     name += f" and {len(paths) - 2} more" if len(paths) > 2 else ""
     analysis = analyze_snapshots(snapshots, f"{name} ({noun})")
     status = output.write(_with_memory(analysis))

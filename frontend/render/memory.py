@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from tabulate import tabulate
 
 from kleak.analysis.snapshots.meminfo import ClassTrend, MemoryTrends
+from kleak.analysis.snapshots.triage import Triage
+from kleak.render.escape import printable
 from kleak.units import size
 
 _HEADERS = ("class", "owner", "first", "last", "per step", "90 % interval", "")
@@ -39,3 +43,37 @@ def _row(item: ClassTrend, exact: bool) -> tuple[str, ...]:
 def _signed(size_bytes: float, exact: bool) -> str:
     text = size(round(size_bytes), exact=exact)
     return text if size_bytes < 0 else f"+{text}"
+
+
+def render_triage(found: Triage, *, width: int = 80, exact: bool = False) -> str:
+    """What triage found: the classes, then the findings with what to ask next."""
+    rows = [
+        (
+            item.name,
+            item.owner,
+            size(item.size_bytes, exact=exact),
+            "-" if item.share_percent is None else f"{item.share_percent:.1f} %",
+        )
+        for item in found.standings
+    ]
+    blocks = []
+    if rows:
+        align = ("left", "left", "right", "right")
+        blocks.append(
+            tabulate(
+                rows,
+                ("class", "owner", "size", "of total"),
+                tablefmt="plain",
+                colalign=align,
+                disable_numparse=True,
+            )
+        )
+    for finding in found.findings:
+        mark = "ABNORMAL" if finding.abnormal else "ok"
+        text = printable(f"{mark:<9}{finding.subject}: {finding.says}")
+        lines = textwrap.wrap(text, width, subsequent_indent=" " * 9, break_on_hyphens=False)
+        if finding.ask is not None:
+            # a command keeps its line however long it is: people copy it
+            lines.append(printable(f"{'':<9}next: {finding.ask}"))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"

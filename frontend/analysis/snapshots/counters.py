@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
+from kleak.analysis.snapshots.owner import judge_owner
 from kleak.analysis.snapshots.places import Places
 from kleak.analysis.snapshots.snapshot import Snapshot
 from kleak.analysis.snapshots.suspects import (
@@ -18,8 +21,8 @@ from kleak.analysis.snapshots.suspects import (
     judge_trend,
 )
 from kleak.analysis.snapshots.trend import estimate
-from kleak.stacks import is_bookkeeping, split_allocator
 from kleak.model import Frame, Source, Tally
+from kleak.stacks import is_bookkeeping, split_allocator
 
 ALLOCINFO = "allocinfo"
 PAGE_OWNER = "page_owner"
@@ -87,6 +90,10 @@ def judge_alloc_traces(snapshots: Sequence[Snapshot], places: Places) -> list[Su
                     tallies[frames] = Tally(before, before * size_bytes)
             reports.append(tallies)
         found = _judge(ALLOC_TRACES, reports, places, "objects", lambda frames: "kmalloc", cache)
+        if not size_bytes:
+            says = "object size unknown: no slabinfo that has the cache"
+            unknown = Finding(ALLOC_TRACES, Fact.UNKNOWN_SIZE, says)
+            found = [replace(one, findings=(*one.findings, unknown)) for one in found]
         suspects += found
     return suspects
 
@@ -110,7 +117,7 @@ def _judge(
             continue
         steps = tuple(
             Tally(later.count - earlier.count, later.size_bytes - earlier.size_bytes)
-            for earlier, later in zip(levels, levels[1:], strict=False)
+            for earlier, later in pairwise(levels)
         )
         added = [step.count for step in steps]
         trend = estimate([level.count for level in levels])
@@ -119,10 +126,9 @@ def _judge(
         finding = judge_steps(witness, added, noun) if rises else judge_trend(witness, trend, noun)
         allocator_frames, rest = split_allocator(frames)
         findings = [finding]
-        owner = next((frame for frame in rest if frame.module or frame.symbol is None), None)
-        if owner is not None and places.is_gone(owner):
-            text = owner.module or "text that the kernel cannot name"
-            findings.append(Finding(witness, Fact.CODE_GONE, f"{text} is no longer loaded"))
+        owner = judge_owner(witness, rest, places)
+        if owner is not None:
+            findings.append(owner)
         suspects.append(
             Suspect(
                 allocator=allocator(frames),

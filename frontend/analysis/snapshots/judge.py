@@ -11,8 +11,8 @@ from kleak.analysis.snapshots.meminfo import MemoryTrends
 from kleak.analysis.snapshots.places import Places
 from kleak.analysis.snapshots.snapshot import Snapshot
 from kleak.analysis.snapshots.suspects import Fact, Finding, Suspect
-from kleak.stacks import base_name
 from kleak.model import Evidence, Frame, JudgedSite, Kernel, Report, Target, Trust, Verdict
+from kleak.stacks import base_name
 
 CONFIRMED_SCORE = 95.0
 LIKELY_SCORE = 75.0
@@ -34,7 +34,7 @@ _GROUPS: tuple[tuple[str, frozenset[Fact]], ...] = (
             )
         ),
     ),
-    ("code gone", frozenset((Fact.CODE_GONE,))),
+    ("code gone", frozenset((Fact.CODE_GONE, Fact.TEXT_GONE))),
     ("reachability", frozenset((Fact.UNREFERENCED_ONCE, Fact.UNREFERENCED_TWICE))),
     ("kernel", frozenset((Fact.KERNEL_SAYS,))),
 )

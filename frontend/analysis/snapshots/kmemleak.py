@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from kleak.analysis.snapshots.owner import judge_owner
 from kleak.analysis.snapshots.places import Places
 from kleak.analysis.snapshots.snapshot import Snapshot
 from kleak.analysis.snapshots.suspects import Fact, Finding, Suspect
-from kleak.stacks import split_allocator, vmap_kind
 from kleak.model import Frame, Tally
 from kleak.parsers.kmemleak import UnreferencedObject
+from kleak.stacks import split_allocator, vmap_kind
 
 WITNESS = "kmemleak"
 
@@ -29,14 +30,13 @@ def judge(snapshots: Sequence[Snapshot], places: Places) -> list[Suspect]:
         return []
     groups: dict[_Stack, list[UnreferencedObject]] = defaultdict(list)
     transient: dict[_Stack, int] = defaultdict(int)
-    for key, item in reports[-1].items():
+    for item in reports[-1].values():
         groups[_stack(item, places)].append(item)
     for key, item in {key: item for report in reports[:-1] for key, item in report.items()}.items():
         if key not in reports[-1]:
             transient[_stack(item, places)] += 1
     return [
-        _suspect(stack, items, reports, transient[stack], places)
-        for stack, items in groups.items()
+        _suspect(stack, items, reports, transient[stack], places) for stack, items in groups.items()
     ]
 
 
@@ -96,10 +96,9 @@ def _suspect(
     if transient:
         says = f"{transient} others of this stack were gone at a later scan"
         findings.append(Finding(WITNESS, Fact.TRANSIENT, says))
-    gone = next((frame for frame in rest if frame.module is not None or frame.symbol is None), None)
-    if gone is not None and places.is_gone(gone):
-        text = gone.module or "text that the kernel cannot name"
-        findings.append(Finding(WITNESS, Fact.CODE_GONE, f"{text} is no longer loaded"))
+    owner = judge_owner(WITNESS, rest, places)
+    if owner is not None and owner.fact is not Fact.CODE_LOADED:
+        findings.append(owner)
     return Suspect(
         allocator=allocator,
         frames=rest or frames,

@@ -143,9 +143,7 @@ def stacks_in_vmalloc(shots: Sequence[Snapshot]) -> bool | None:
     )
 
 
-def _explain(
-    trends: MemoryTrends, shots: Sequence[Snapshot], in_vmalloc: bool | None
-) -> list[str]:
+def _explain(trends: MemoryTrends, shots: Sequence[Snapshot], in_vmalloc: bool | None) -> list[str]:
     says = []
     if len(shots) < MIN_SNAPSHOTS:
         says.append(

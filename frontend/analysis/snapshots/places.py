@@ -20,6 +20,9 @@ class Places:
     while it was loaded has its symbols; they name the address unless two snapshots disagree.
     """
 
+    # Whether the modules of the last snapshot are those of the first.
+    nothing_new_loaded: bool
+
     def __init__(self, snapshots: Sequence[Snapshot]) -> None:
         """Take the symbols of all snapshots, and the modules of the last that lists them."""
         self._tables = [
@@ -29,6 +32,8 @@ class Places:
         ]
         listed = [snapshot.modules for snapshot in snapshots if snapshot.modules is not None]
         self._loaded = None if not listed else {module.name for module in listed[-1]}
+        first = None if len(listed) < 2 else {module.name for module in listed[0]}
+        self.nothing_new_loaded = first is not None and self._loaded == first
         self._known: dict[CodeLocation, Frame] = {}
 
     def frame(self, location: CodeLocation) -> Frame:
@@ -42,16 +47,9 @@ class Places:
         """The frames for a stack."""
         return tuple(self.frame(location) for location in locations)
 
-    def is_gone(self, frame: Frame) -> bool:
-        """Whether the frame is text of a module that is loaded no more.
-
-        A bare address proves it: the kernel names everything that is loaded.
-        """
-        if frame.symbol is None:
-            return True
-        return frame.module is not None and self._loaded is not None and (
-            frame.module not in self._loaded
-        )  # fmt: skip
+    def is_loaded(self, module: str) -> bool | None:
+        """Whether a module is in the last list of modules; None where there is no list."""
+        return None if self._loaded is None else module in self._loaded
 
     def _resolve(self, location: CodeLocation) -> Frame:
         if location.symbol is not None:

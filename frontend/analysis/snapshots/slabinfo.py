@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from kleak.analysis.snapshots.places import Places
 from kleak.analysis.snapshots.snapshot import Snapshot
@@ -59,7 +60,7 @@ def _judge_cache(
     if _RECLAIMABLE.fullmatch(cache.name):
         says = "the kernel gives such objects back when memory is short"
         findings.append(Finding(WITNESS, Fact.RECLAIMABLE, says))
-    steps = (later - earlier for earlier, later in zip(counts, counts[1:], strict=False))
+    steps = (later - earlier for earlier, later in pairwise(counts))
     size = cache.object_size_bytes
     return Suspect(
         allocator=f"cache {describe(cache.name, aliases)}",

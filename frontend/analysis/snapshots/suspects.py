@@ -30,6 +30,11 @@ class Fact(Enum):
     NO_TREND = (-1.5, "the counter grew, but not by more than noise")
 
     CODE_GONE = (2.5, "the code that could free it is no longer loaded")
+    TEXT_GONE = (
+        2.2,
+        "a bare address: of an unloaded module, or the init text of a loaded one; between two "
+        "looks around a load and unload the first is far commoner",
+    )
     CODE_LOADED = (-0.5, "the module is still loaded and may use it")
     COMES_AND_GOES = (-0.5, "others of the same caller were freed: a free path exists")
     TASK_STACK = (-2.5, "goes with its task")
@@ -39,6 +44,8 @@ class Fact(Enum):
     UNREFERENCED_TWICE = (3.5, "two scans found no pointer to it")
     UNREFERENCED_ONCE = (2.0, "one scan found no pointer to it; a short-lived one can be missed")
     TRANSIENT = (-1.0, "kmemleak was wrong about others of this stack")
+
+    UNKNOWN_SIZE = (0.0, "told, not weighed")
 
     KERNEL_SAYS = (4.5, "the kernel itself checked at unload and complained")
 
@@ -84,7 +91,9 @@ def judge_steps(witness: str, added: Sequence[int], noun: str) -> Finding:
         if len(set(added)) == 1:
             says = f"each of {steps} steps added {added[0]} {noun}"
             return Finding(witness, Fact.GREW_EACH_STEP_EQUALLY, says)
-        return Finding(witness, Fact.GREW_EACH_STEP, f"each of {steps} steps added {noun}: {counts}")
+        return Finding(
+            witness, Fact.GREW_EACH_STEP, f"each of {steps} steps added {noun}: {counts}"
+        )
     if steps >= 3 and grew == [0]:
         return Finding(witness, Fact.GREW_IN_FIRST_STEP, f"only the first step added {noun}")
     if steps >= 3 and grew == [steps - 1]:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+from kleak.analysis.snapshots.owner import judge_owner
 from kleak.analysis.snapshots.places import Places
 from kleak.analysis.snapshots.snapshot import Snapshot
 from kleak.analysis.snapshots.suspects import Fact, Finding, Suspect, judge_steps
@@ -23,6 +24,7 @@ WITNESS = "vmallocinfo"
 _TASK_STACK = re.compile(r"(?:kernel_clone|_do_fork|copy_process|dup_task_struct|fork_idle)\b.*")
 _MODULE_MEMORY = re.compile(r"(?:load_module|move_module|module_alloc\w*|module_memory_alloc)\b.*")
 _PAGE_OFFSET = 0xFFF
+_NO_CALLER = Frame(None, "unknown caller", 0)
 
 
 @dataclass(slots=True)
@@ -108,7 +110,7 @@ def _identify(report: Vmallocinfo, *, exact: bool) -> dict[Hashable, Region]:
     for region in regions:
         alike = (region.caller, region.size_bytes, region.pages)
         numbers[alike] += 1
-        identified[(*alike, numbers[alike])] = region
+        identified[alike, numbers[alike]] = region
     return identified
 
 
@@ -122,7 +124,7 @@ def _first_seen(identity: Hashable, seen: Sequence[set[Hashable]]) -> int:
 
 def _caller(region: Region, places: Places) -> tuple[Hashable, Frame]:
     if region.caller is None:
-        return (None, region.size_bytes), Frame(None, None, 0)
+        return (None, region.size_bytes), _NO_CALLER
     frame = places.frame(region.caller)
     if frame.symbol is None and frame.module is None:
         # a module lands elsewhere at each load, but always at the start of a page
@@ -160,20 +162,11 @@ def _judge_caller(group: _Group, places: Places) -> list[Finding]:
         findings.append(Finding(WITNESS, Fact.TASK_STACK, "the stacks of tasks"))
     elif symbol is not None and _MODULE_MEMORY.fullmatch(symbol):
         findings.append(Finding(WITNESS, Fact.MODULE_MEMORY, "memory of loaded modules"))
-    elif places.is_gone(group.frame):
-        if symbol is not None:
-            says = f"module {group.frame.module} is no longer loaded"
-        elif len(group.places) > 1:
-            says = (
-                f"the callers are {len(group.places)} addresses at one offset of a page, in "
-                "text that is no longer loaded"
-            )
-        else:
-            says = "the caller is text that is no longer loaded"
-        findings.append(Finding(WITNESS, Fact.CODE_GONE, says))
-    elif group.frame.module is not None:
-        says = f"module {group.frame.module} is still loaded"
-        findings.append(Finding(WITNESS, Fact.CODE_LOADED, says))
+    elif len(group.places) > 1 and symbol is None:
+        says = f"called from {len(group.places)} addresses of text that is gone, at one page offset"
+        findings.append(Finding(WITNESS, Fact.TEXT_GONE, says))
+    elif (finding := judge_owner(WITNESS, (group.frame,), places)) is not None:
+        findings.append(finding)
     if group.gone:
         says = f"{group.gone} other regions of this caller went"
         findings.append(Finding(WITNESS, Fact.COMES_AND_GOES, says))
