@@ -1,7 +1,7 @@
 """/proc/buddyinfo, printed by frag_show() in mm/vmstat.c.
 
-    Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3
-    Node 0, zone   Normal   1071    805    620    375    202     66     29     15     84     68    340
+    Node 0, zone      DMA      0      0      0      0      0      0      0    ...      3
+    Node 0, zone   Normal   1071    805    620    375    202     66     29    ...    340
 
 One column an order: the number of free blocks of 2^order pages. Pages on per-CPU lists are not
 in it.

@@ -2,7 +2,7 @@
 
     slabinfo - version: 2.1
     # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables ...
-    kmalloc-2k     456    464   2048   16    8 : tunables    0    0    0 : slabdata     29     29      0
+    kmalloc-2k 456 464 2048 16 8 : tunables 0 0 0 : slabdata 29 29 0
 
 SLUB counts an object in a CPU's own slab (and, from 6.18 on, in a sheaf) as active, so
 ``active_objects`` overstates. A cache that was merged into another has no line of its own.
