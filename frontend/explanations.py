@@ -244,9 +244,7 @@ _PAGE_OWNER = Explanation(
         FieldText("mask", "The GFP flags of the allocation."),
         FieldText("pid, tgid, ts, free_ts", "Who and when.", "5.10 has none; 6.1 has free_ts."),
         FieldText("PFN", "Number of the page frame.", "Decimal before 6.12, hexadecimal since."),
-        FieldText(
-            "nr_base_pages", "Pages outstanding from one stack.", "Stacks form, 6.12 on."
-        ),
+        FieldText("nr_base_pages", "Pages outstanding from one stack.", "Stacks form, 6.12 on."),
     ),
 )
 
