@@ -113,7 +113,7 @@ def stream(
     known: dict[str, tuple[CodeLocation, int | None]] = {}
     draft: _Draft | None = None
     skipping = False
-    terminated = False
+    terminated = cut = False
     number, line = 0, ""
     for number, line in enumerate(iterate_lines(source), 1):
         if draft is not None and draft.in_backtrace:
@@ -126,6 +126,7 @@ def stream(
         text = bare.strip().removeprefix("kmemleak: ").lstrip()
         if not text:
             continue
+        cut = not line.endswith("\n")
         if text.startswith("unreferenced object"):
             if draft is not None:
                 yield from _finish(draft, damage)
@@ -152,7 +153,7 @@ def stream(
             skipping = draft is not None
             draft = None
     if draft is not None:
-        if terminated and not line.endswith("\n") and not _ends_whole(draft):
+        if terminated and cut and not _ends_whole(draft):
             damage.report("object is cut off", number, line)
         else:
             yield from _finish(draft, damage)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kleak.parsers._lines import Source, iterate_lines, undress
@@ -23,10 +23,13 @@ _SECONDS = re.compile(r"\[ *(\d+\.\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """Where a witness line stands. ``time_seconds`` is since boot, None where not printed."""
+    """A witness line. ``time_seconds`` is since boot, None where not printed.
+
+    ``line_number`` takes no part in equality.
+    """
 
     text: str
-    line_number: int
+    line_number: int = field(compare=False)
     time_seconds: float | None
 
 
@@ -193,6 +196,7 @@ def _recognise(log: LogLine) -> Witness | None:
 
 
 def _read_line(line: str, number: int) -> LogLine:
+    line = line.replace("\0", "")
     record = _KMSG_PREFIX.match(line)
     if record is not None:
         return LogLine(undress(line[record.end() :]), number, int(record[2]) / 1e6)
