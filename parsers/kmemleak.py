@@ -42,7 +42,7 @@ _FRAME = re.compile(r"(?:\[<(?P<address>[0-9a-f]{8,16}|\(_*ptrval_*\))>\] )?(?P<
 # how a whole stack ends; MAX_TRACE frames are another way
 _OUTERMOST = re.compile(r"entry_|ret_from_|asm_|start_kernel|x86_64_start|secondary_startup")
 _MAX_TRACE = 16
-_KNOWN_FRAMES_MAX = 1 << 16
+_KNOWN_FRAMES_MAX = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
