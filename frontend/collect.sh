@@ -72,7 +72,10 @@ done
 work=$target/$name.partial
 
 note() {
-	echo "$1: $2" >>"$work/manifest"
+	if ! echo "$1: $2" >>"$work/manifest"; then
+		echo "collect: cannot write to $work" >&2
+		exit 1
+	fi
 }
 
 # save REPORT FILE
@@ -87,7 +90,7 @@ save() {
 	fi
 }
 
-echo "kleak-snapshot: 1" >"$work/manifest"
+note kleak-snapshot 1
 note number "$number"
 note time "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
 note uptime_seconds "$(sed 's/ .*//' /proc/uptime)"

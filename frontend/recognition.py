@@ -24,7 +24,7 @@ _ANCHORS = re.compile(
       | (?P<buddyinfo>    Node[ ]\d+,[ ]zone[ ]+\w+[ ]+\d)
       | (?P<alloc_traces> [ ]*\d+[ ]\S+(?:[ ]\[\S+\])?[ ](?:waste=\S+[ ])?age=\d)
       | (?P<modules>      \S+[ ]\d+[ ]-?\d+[ ]\S+[ ](?:Live|Loading|Unloading)[ ]0x)
-      | (?P<kallsyms>     [0-9a-f]{16}[ ][A-Za-z][ ]\S+(?:\t\[\S+\])?$)
+      | (?P<kallsyms>     [0-9a-f]{16}[ ][A-Za-z][ ]\S+(?:\t\[\S+\])?\r?$)
     )"""
 )
 # Records of these follow each other; each anchor of the others begins a report of its own.

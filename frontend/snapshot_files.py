@@ -7,6 +7,7 @@ import io
 import mmap
 import re
 import tarfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ MANIFEST_VERSION = "1"
 _TRACES_PREFIX = "alloc_traces-"
 _MODULE_SYMBOL = re.compile(rb"(?m)^([0-9a-f]{16}) ([tTwW]) (\S+)\t\[([^\]\n]+)\]\s*$")
 _GZIP_MAGIC = b"\x1f\x8b"
+_UNREADABLE = (OSError, EOFError, zlib.error)  # the last two: gzip that is cut off, or damaged
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ def read_snapshots(paths: Sequence[Path]) -> list[Snapshot]:
             else:
                 bare.append(path)
                 continue
-        except (OSError, tarfile.TarError) as error:
+        except (*_UNREADABLE, tarfile.TarError) as error:
             raise UsageError(f"cannot read {path}: {error}") from error
         if not found:
             raise UsageError(f"{path}: no snapshot of kleak collect and no report in it")
@@ -217,7 +219,7 @@ def _sections_of(path: Path) -> Iterator[tuple[str, bytes]]:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             for section in find_sections(data):
                 yield section.kind, data[section.start : section.end]
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise UsageError(f"cannot read {path}: {error}") from error
 
 

@@ -24,6 +24,7 @@ from kleak.parsers.errors import ParseError
 
 _ZONE = re.compile(r"Node\s+(\d+),\s+zone\s+(\S+)")
 _STAT = re.compile(r"(?P<name>[A-Za-z]\w*)(?P<colon>:?)\s+(?P<value>\S+)")
+_THRESHOLD = re.compile(r"vm stats threshold:\s+(\d+)")
 _WATERMARKS = frozenset(
     ("min", "low", "high", "boost", "promo", "spanned", "present", "managed", "cma", "scanned")
 )
@@ -37,6 +38,7 @@ class _Draft:
     stats: dict[str, int] = field(default_factory=dict)
     node_stats: dict[str, int] | None = None
     per_cpu_pages: int | None = None
+    counter_slack: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Zone:
 
     ``pages`` has "free" and the watermarks and sizes. ``node_stats`` is there for the first
     zone of a node only. ``per_cpu_pages`` is the sum over all CPUs' lists of free pages; None
-    where the zone has no pagesets (it is empty).
+    where the zone has no pagesets (it is empty). ``counter_slack`` is the sum over the CPUs of
+    "vm stats threshold": so far a count of the zone may be off from what the CPUs know.
     """
 
     node: int
@@ -54,6 +57,7 @@ class Zone:
     stats: dict[str, int]
     node_stats: dict[str, int] | None
     per_cpu_pages: int | None
+    counter_slack: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +98,22 @@ def parse(source: Source, *, errors: OnError = "raise") -> Zoneinfo:
         elif bare == "pagesets":
             draft.per_cpu_pages = 0
             section = "pagesets"
-        elif not bare.startswith(("protection:", "vm stats threshold:")):
+        elif (threshold := _THRESHOLD.fullmatch(bare)) is not None:
+            draft.counter_slack = (draft.counter_slack or 0) + int(threshold[1])
+        elif not bare.startswith("protection:"):
             section = _take_stat(draft, section, bare, damage, number, line)
     zones = tuple(
-        Zone(draft.node, draft.name, draft.pages, draft.stats, draft.node_stats,
-             draft.per_cpu_pages)
+        Zone(
+            draft.node,
+            draft.name,
+            draft.pages,
+            draft.stats,
+            draft.node_stats,
+            draft.per_cpu_pages,
+            draft.counter_slack,
+        )
         for draft in drafts.values()
-    )  # fmt: skip
+    )
     return Zoneinfo(zones, tuple(damage.problems))
 
 

@@ -26,8 +26,8 @@ def _row(item: ClassTrend, exact: bool) -> tuple[str, ...]:
     interval = "-"
     if trend.low is not None and trend.high is not None:
         interval = f"{_signed(trend.low, exact)} to {_signed(trend.high, exact)}"
-    mark = {True: "grows", None: "too few to tell"}.get(trend.grows, "")
-    if trend.falls:
+    mark = {True: "grows", None: "too few to tell"}.get(item.grows, "")
+    if item.falls:
         mark = "falls"
     return (
         item.name,
@@ -36,7 +36,7 @@ def _row(item: ClassTrend, exact: bool) -> tuple[str, ...]:
         size(round(trend.figures[-1]), exact=exact),
         _signed(trend.per_step, exact),
         interval,
-        mark if trend.total or trend.grows else "",
+        mark if trend.total else "",
     )
 
 

@@ -76,7 +76,9 @@ def test_bytes_that_are_no_utf8_damage_only_their_record(sample):
     clean, _ = read(report, sample.read_bytes())
     lines = sample.read_bytes().splitlines(keepends=True)
     middle = len(lines) // 2
-    found, _ = read(report, b"".join([*lines[:middle], b"\xff\xfe\x80\n", *lines[middle:]]), "collect")
+    found, _ = read(
+        report, b"".join([*lines[:middle], b"\xff\xfe\x80\n", *lines[middle:]]), "collect"
+    )
     # at most the record it fell into is gone
     assert len(found) >= len(clean) - 1
     if report not in ("meminfo", "zoneinfo"):

@@ -52,7 +52,10 @@ def test_kmemleak_6_12_and_6_18_have_percpu_objects():
     ("old", "new"),
     [
         ("(size 128)", "(size many)"),
-        ('comm "insmod", pid 331, jiffies 4294937296\n  hex dump (first 32', 'comm "insmod", pid x, jiffies 1\n  hex dump (first 32'),
+        (
+            'comm "insmod", pid 331, jiffies 4294937296\n  hex dump (first 32',
+            'comm "insmod", pid x, jiffies 1\n  hex dump (first 32',
+        ),
         ("lx_leak+0x1f/0x50", "lx_leak+0x1f/"),
         ("  backtrace (crc 9c3a2f1e):\n", ""),
     ],
@@ -128,7 +131,9 @@ def test_page_owner_stacks():
 
 
 def test_slub_traces_without_stack_or_caller():
-    text = "   5874 <not-available> age=4294900094 pid=0 cpus=0\n    3 f+0x1/0x2 age=1/2/3 pid=4-5\n"
+    text = (
+        "   5874 <not-available> age=4294900094 pid=0 cpus=0\n    3 f+0x1/0x2 age=1/2/3 pid=4-5\n"
+    )
     first, second = slub_traces.parse(text).traces
     assert first.caller is None
     assert first.age_jiffies == (4294900094, 4294900094)

@@ -8,7 +8,9 @@ from kleak.parsers.code_location import AddressKind, CodeLocation
 from kleak.parsers.errors import ParseError
 from kleak.parsers.vmallocinfo import parse, stream
 
-ROW = "0xff81959e801a9000-0xff81959e801ac000   12288 do_it+0x4e/0x190 [leakx] pages=2 vmalloc N0=2\n"
+ROW = (
+    "0xff81959e801a9000-0xff81959e801ac000   12288 do_it+0x4e/0x190 [leakx] pages=2 vmalloc N0=2\n"
+)
 
 
 def one(row):

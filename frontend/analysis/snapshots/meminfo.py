@@ -23,11 +23,16 @@ _Getter = Callable[[Meminfo], "int | None"]
 
 @dataclass(frozen=True, slots=True)
 class MemoryClass:
-    """One class. ``owner`` is "free", "cache", "user" or "kernel"; ``get`` is bytes or None."""
+    """One class. ``owner`` is "free", "cache", "user" or "kernel"; ``get`` is bytes or None.
+
+    ``exact`` is whether the kernel keeps it in one counter, and not in one for each CPU that is
+    added up only now and then (vm_stat in mm/vmstat.c).
+    """
 
     name: str
     owner: str
     get: _Getter
+    exact: bool = False
 
 
 def _sum(*attributes: str) -> _Getter:
@@ -54,8 +59,8 @@ CLASSES: tuple[MemoryClass, ...] = (
     MemoryClass("Shmem", "user", _sum("shmem_bytes")),
     MemoryClass("Hugetlb", "user", _sum("hugetlb_bytes")),
     MemoryClass("SUnreclaim", "kernel", _sum("sunreclaim_bytes")),
-    MemoryClass("VmallocUsed", "kernel", _sum("vmalloc_used_bytes")),
-    MemoryClass("Percpu", "kernel", _sum("percpu_bytes")),
+    MemoryClass("VmallocUsed", "kernel", _sum("vmalloc_used_bytes"), exact=True),
+    MemoryClass("Percpu", "kernel", _sum("percpu_bytes"), exact=True),
     MemoryClass("KernelStack", "kernel", _sum("kernel_stack_bytes")),
     MemoryClass("PageTables", "kernel", _sum("page_tables_bytes", "sec_page_tables_bytes")),
     MemoryClass("Balloon", "kernel", _sum("balloon_bytes")),
@@ -65,11 +70,26 @@ UNACCOUNTED = "unaccounted"
 
 @dataclass(frozen=True, slots=True)
 class ClassTrend:
-    """The trend of one class over the snapshots, bytes."""
+    """The trend of one class over the snapshots, bytes.
+
+    ``resolution_bytes`` is how far a figure may be off, because the CPUs have counts of their
+    own; 0 where nothing is known of it.
+    """
 
     name: str
     owner: str
     trend: Trend
+    resolution_bytes: int = 0
+
+    @property
+    def grows(self) -> bool | None:
+        """Whether it grows by more than noise and than its resolution; None if untold."""
+        return self.trend.grows and self.trend.total > self.resolution_bytes
+
+    @property
+    def falls(self) -> bool | None:
+        """Whether it falls by more than noise and than its resolution; None if untold."""
+        return self.trend.falls and -self.trend.total > self.resolution_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +110,18 @@ def follow(snapshots: Sequence[Snapshot]) -> MemoryTrends | None:
     if len(shots) < 2:
         return None
     in_vmalloc = stacks_in_vmalloc(shots)
+    resolution = max(_resolution_bytes(shot) for shot in shots)
     classes = []
     for item in CLASSES:
         values = [item.get(shot.meminfo) for shot in shots if shot.meminfo is not None]
         known = [value for value in values if value is not None]
         if len(known) == len(shots):
-            classes.append(ClassTrend(item.name, item.owner, estimate(known)))
+            slack = 0 if item.exact else resolution
+            classes.append(ClassTrend(item.name, item.owner, estimate(known), slack))
     rest = [unaccounted(shot, stacks_inside=in_vmalloc) for shot in shots]
     known = [value for value in rest if value is not None]
     if len(known) == len(shots):
-        classes.append(ClassTrend(UNACCOUNTED, "kernel", estimate(known)))
+        classes.append(ClassTrend(UNACCOUNTED, "kernel", estimate(known), resolution))
     trends = MemoryTrends(tuple(classes), ())
     return MemoryTrends(trends.classes, tuple(_explain(trends, shots, in_vmalloc)))
 
@@ -127,6 +149,12 @@ def per_cpu_list_bytes(shot: Snapshot) -> int | None:
         return None
     pages = sum(zone.per_cpu_pages or 0 for zone in shot.zoneinfo.zones)
     return pages * _PAGE_BYTES
+
+
+def _resolution_bytes(shot: Snapshot) -> int:
+    if shot.zoneinfo is None:
+        return 0
+    return sum(zone.counter_slack or 0 for zone in shot.zoneinfo.zones) * _PAGE_BYTES
 
 
 def stacks_in_vmalloc(shots: Sequence[Snapshot]) -> bool | None:
@@ -158,9 +186,7 @@ def _explain(trends: MemoryTrends, shots: Sequence[Snapshot], in_vmalloc: bool |
     totals = {shot.meminfo.mem_total_bytes for shot in shots if shot.meminfo is not None}
     if len(totals) > 1:
         says.append("MemTotal itself changed: memory came or went, or these are several boots")
-    growing = [
-        item for item in trends.classes if item.owner == "kernel" and item.trend.grows is True
-    ]
+    growing = [item for item in trends.classes if item.owner == "kernel" and item.grows is True]
     for item in growing:
         low, high = item.trend.low or 0, item.trend.high or 0
         says.append(
