@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from kleak.analysis.snapshots import counters, kmemleak, log, meminfo, slabinfo, vmallocinfo
@@ -13,6 +14,7 @@ from kleak.analysis.snapshots.snapshot import Snapshot
 from kleak.analysis.snapshots.suspects import Fact, Finding, Suspect
 from kleak.model import Evidence, Frame, JudgedSite, Kernel, Report, Target, Trust, Verdict
 from kleak.stacks import base_name
+from kleak.units import size
 
 CONFIRMED_SCORE = 95.0
 LIKELY_SCORE = 75.0
@@ -67,11 +69,11 @@ _JUDGES: tuple[_Judge, ...] = (
 def analyze(snapshots: Sequence[Snapshot], name: str) -> Analysis:
     """Judge snapshots, oldest first. ``name`` is what the report calls them."""
     places = Places(snapshots)
-    merged: list[Suspect] = []
+    merger = _Merger()
     for judge in _JUDGES:
         for suspect in judge(snapshots, places):
-            _merge_into(merged, suspect)
-    sites = sorted((_weigh(suspect) for suspect in _fold_caches(merged)), key=_order)
+            merger.add(suspect)
+    sites = sorted((_weigh(suspect) for suspect in _fold_caches(merger.suspects)), key=_order)
     listed = [site for site in sites if site.verdict >= Verdict.LIKELY]
     others = [site for site in sites if site.verdict < Verdict.LIKELY]
     left_out = others[LISTED_BELOW_LIKELY:]
@@ -89,21 +91,51 @@ def analyze(snapshots: Sequence[Snapshot], name: str) -> Analysis:
     return Analysis(report, memory)
 
 
-def _merge_into(merged: list[Suspect], suspect: Suspect) -> None:
-    for position, other in enumerate(merged):
-        if _same_place(other, suspect):
-            merged[position] = replace(
-                other,
-                findings=other.findings + suspect.findings,
-                cache=other.cache or suspect.cache,
-                outstanding=max(
-                    other.outstanding, suspect.outstanding, key=lambda tally: tally.size_bytes
-                ),
-                per_step=other.per_step or suspect.per_step,
-                frames=_with_source(other, suspect),
-            )
-            return
-    merged.append(suspect)
+class _Merger:
+    """Suspects of several reports, one for each place. An index keeps this linear."""
+
+    def __init__(self) -> None:
+        self.suspects: list[Suspect] = []
+        self._by_key: dict[Hashable, list[int]] = defaultdict(list)
+
+    def add(self, suspect: Suspect) -> None:
+        """Add a suspect, or what it says to one of the same place."""
+        keys = _keys(suspect)
+        candidates = sorted({position for key in keys for position in self._by_key.get(key, ())})
+        for position in candidates:
+            if _same_place(self.suspects[position], suspect):
+                self.suspects[position] = _merge(self.suspects[position], suspect)
+                break
+        else:
+            position = len(self.suspects)
+            self.suspects.append(suspect)
+        for key in keys:
+            if position not in self._by_key[key]:
+                self._by_key[key].append(position)
+
+
+def _keys(suspect: Suspect) -> set[Hashable]:
+    """What two suspects of one place have in common, at least one of it."""
+    keys: set[Hashable] = {("address", address) for address in suspect.addresses}
+    if suspect.frames:
+        frame = suspect.frames[0]
+        place = frame.offset if frame.symbol is None else base_name(frame.symbol)
+        keys.add(("frame", frame.module, place))
+    else:
+        keys.add(("cache", suspect.cache))
+    return keys
+
+
+def _merge(one: Suspect, other: Suspect) -> Suspect:
+    return replace(
+        one,
+        findings=one.findings + other.findings,
+        cache=one.cache or other.cache,
+        outstanding=max(one.outstanding, other.outstanding, key=lambda tally: tally.size_bytes),
+        per_step=one.per_step or other.per_step,
+        frames=_with_source(one, other),
+        addresses=one.addresses | other.addresses,
+    )
 
 
 def _same_place(one: Suspect, other: Suspect) -> bool:
@@ -193,8 +225,8 @@ def _decide(percent: float, facts: frozenset[Fact]) -> Verdict:
 
 def _order(site: JudgedSite) -> tuple[object, ...]:
     frames = tuple((frame.module or "", frame.symbol or "", frame.offset) for frame in site.frames)
-    size = site.outstanding
-    return (-site.verdict, -site.score, -size.size_bytes, -size.count, frames, site.allocator)
+    held = site.outstanding
+    return (-site.verdict, -site.score, -held.size_bytes, -held.count, frames, site.allocator)
 
 
 _REPORTS = (
@@ -221,7 +253,7 @@ def _trust(snapshots: Sequence[Snapshot], left_out: Sequence[JudgedSite]) -> Tru
     notes += log.notes(snapshots)
     if left_out:
         total = sum(site.outstanding.size_bytes for site in left_out)
-        notes.append(f"{len(left_out)} more places below likely are not listed ({total} B)")
+        notes.append(f"{len(left_out)} more places below likely are not listed ({size(total)})")
     witnesses = {report: _presence(report, snapshots) for report in _REPORTS}
     return Trust(lost=lost, witnesses=witnesses, notes=tuple(notes))
 
