@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from kleak.analysis.snapshots.owner import judge_owner
 from kleak.analysis.snapshots.places import Places
@@ -19,6 +18,7 @@ from kleak.analysis.snapshots.suspects import (
     Suspect,
     judge_steps,
     judge_trend,
+    steps_of,
 )
 from kleak.analysis.snapshots.trend import estimate
 from kleak.model import Frame, Source, Tally
@@ -115,15 +115,11 @@ def _judge(
         growth = Tally(last.count - first.count, last.size_bytes - first.size_bytes)
         if growth.count <= 0 or growth.size_bytes < 0 or is_bookkeeping(frames, allocator(frames)):
             continue
-        steps = tuple(
-            Tally(later.count - earlier.count, later.size_bytes - earlier.size_bytes)
-            for earlier, later in pairwise(levels)
-        )
-        added = [step.count for step in steps]
-        trend = estimate([level.count for level in levels])
-        # a level that only rises is followed step by step, one that also falls by its trend
-        rises = min(added) >= 0
-        finding = judge_steps(witness, added, noun) if rises else judge_trend(witness, trend, noun)
+        steps = steps_of(levels)
+        if steps is None:
+            finding = judge_trend(witness, estimate([level.count for level in levels]), noun)
+        else:
+            finding = judge_steps(witness, [step.count for step in steps], noun)
         allocator_frames, rest = split_allocator(frames)
         findings = [finding]
         owner = judge_owner(witness, rest, places)

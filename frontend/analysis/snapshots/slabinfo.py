@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 
 from kleak.analysis.snapshots.places import Places
 from kleak.analysis.snapshots.snapshot import Snapshot
-from kleak.analysis.snapshots.suspects import Fact, Finding, Suspect, judge_trend
+from kleak.analysis.snapshots.suspects import Fact, Finding, Suspect, judge_trend, steps_of
 from kleak.analysis.snapshots.trend import MIN_SNAPSHOTS, estimate
 from kleak.model import Tally
 from kleak.parsers.slabinfo import Cache
@@ -60,14 +59,13 @@ def _judge_cache(
     if _RECLAIMABLE.fullmatch(cache.name):
         says = "the kernel gives such objects back when memory is short"
         findings.append(Finding(WITNESS, Fact.RECLAIMABLE, says))
-    steps = (later - earlier for earlier, later in pairwise(counts))
     size = cache.object_size_bytes
     return Suspect(
         allocator=f"cache {describe(cache.name, aliases)}",
         frames=(),
         outstanding=Tally(grown, grown * size),
         findings=tuple(findings),
-        per_step=tuple(Tally(step, step * size) for step in steps),
+        per_step=steps_of([Tally(count, count * size) for count in counts]),
         cache=cache.name,
     )
 

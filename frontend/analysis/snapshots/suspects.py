@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 from kleak.analysis.snapshots.trend import MIN_SNAPSHOTS, Trend
 from kleak.model import Frame, Tally
@@ -77,6 +78,16 @@ class Suspect:
     allocator_frames: tuple[Frame, ...] = ()
     cache: str | None = None
     addresses: frozenset[int] = frozenset()
+
+
+def steps_of(levels: Sequence[Tally]) -> tuple[Tally, ...] | None:
+    """What each step added to a counter, None if it also fell: then no step can be told apart."""
+    steps = tuple(
+        Tally(later.count - earlier.count, later.size_bytes - earlier.size_bytes)
+        for earlier, later in pairwise(levels)
+    )
+    falls = any(step.count < 0 or step.size_bytes < 0 for step in steps)
+    return None if falls else steps
 
 
 def judge_steps(witness: str, added: Sequence[int], noun: str) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 
@@ -17,6 +18,7 @@ from kleak.explanations import EXPLANATIONS
 from kleak.parsers.meminfo import _ATTRIBUTES
 
 DATA = Path(__file__).parents[2] / "data"
+SCHEMA = json.loads((DATA.parents[1] / "docs" / "report-1.schema.json").read_text())
 TAR = str(DATA / "snapshots/6.12--vmalloc-kmalloc-and-page-leak.tar.gz")
 
 
@@ -38,6 +40,8 @@ def test_analyze_prints_the_report_and_the_classes():
 def test_analyze_writes_the_same_document_as_the_tracer():
     result = call(analyze, TAR, "--json", "-")
     document = json.loads(result.stdout)
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert any(site["frames"] == [] for site in document["sites"])
     assert document["schema"] == "kleak.report/1"
     assert document["target"]["kind"] == "snapshots"
     assert document["cycles"] == 5

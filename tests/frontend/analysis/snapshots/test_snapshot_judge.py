@@ -249,6 +249,7 @@ def test_allocinfo_gives_file_and_line():
 def test_a_counter_that_goes_up_and_down_is_no_leak():
     [site] = sites(shots(*(counted(n) for n in (10, 14, 9, 13, 11, 12))))
     assert site.verdict < Verdict.LIKELY
+    assert site.per_cycle is None
 
 
 def test_allocinfo_and_kmemleak_of_one_function_are_one_site():
