@@ -169,3 +169,15 @@ def test_log_witnesses_of_profiling_and_kmemleak():
     assert left.size_bytes == 123904
     assert suspects.count == 3
     assert isinstance(disabled, kmsg.KmemleakDisabled)
+
+
+def test_kmemleak_a_stack_that_is_cut_is_no_object_but_a_whole_one_without_newline_is():
+    text = (DATA / "kmemleak/6.12--documented-format.txt").read_text()
+    end = text.index("    do_one_initcall")
+    # within the first object, right behind a frame that is whole by itself
+    cut = kmemleak.parse(text[: end - 1], errors="collect")
+    assert cut.objects == ()
+    assert [problem.message for problem in cut.problems] == ["object is cut off"]
+    # the same stack with its outermost frame: only the last newline was stripped
+    whole = text[:end] + "    ret_from_fork_asm+0x1a/0x30"
+    assert len(kmemleak.parse(whole).objects[0].frames) == 3

@@ -302,6 +302,12 @@ def test_call_sites_that_explain_a_cache_are_told_instead_of_it():
     assert site.outstanding.count == 3027
     assert site.outstanding.size_bytes == 3027 * 2048
     assert any("cache kmalloc-2k" in says for says in facts(site))
+    # both tell of one growth, so only the stronger counts
+    growth = [one.weight for one in site.evidence if one.witness in ("alloc_traces", "slabinfo")]
+    growing = [weight for weight in growth if weight > 0]
+    assert len(growing) == 2
+    [correction] = [one.weight for one in site.evidence if one.witness == "correlation"]
+    assert correction == max(growing) - sum(growing)
 
 
 # --- log -----------------------------------------------------------------------------------
