@@ -169,12 +169,11 @@ def _save_reports(snapshot: Snapshot, root: Path) -> None:
     if not snapshot.save("page_owner_stacks", debugfs / "page_owner_stacks/show_stacks"):
         snapshot.save("page_owner", debugfs / "page_owner")
     _save_slab_directory(snapshot, root)
-    log = subprocess.run(["dmesg"], capture_output=True, check=False)
-    if log.returncode == 0:
-        snapshot.put("dmesg", log.stdout)
+    status, output, error = _run("dmesg")
+    if status == 0:
+        snapshot.put("dmesg", output)
     else:
-        reason = log.stderr.decode("utf-8", "replace").strip().rpartition(": ")[2]
-        snapshot.refused["dmesg"] = f"refused: {reason}"
+        snapshot.refused["dmesg"] = f"refused: {error.rpartition(': ')[2]}"
         snapshot.note("report dmesg", snapshot.refused["dmesg"])
 
 
@@ -234,18 +233,24 @@ def _debugfs(root: Path, snapshot: Snapshot) -> Iterator[None]:
     if f" /{_DEBUGFS} debugfs " in mounts or not point.is_dir() or root != Path("/"):
         yield
         return
-    mounted = subprocess.run(
-        ["mount", "-t", "debugfs", "debugfs", str(point)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        reason = mounted.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
-        snapshot.note("debugfs", f"refused: {reason}")
+    status, _, error = _run("mount", "-t", "debugfs", "debugfs", str(point))
+    if status != 0:
+        snapshot.note("debugfs", "refused: " + error.partition("\n")[0])
         yield
         return
     try:
         yield
     finally:
         subprocess.run(["umount", str(point)], capture_output=True, check=True)
+
+
+def _run(*command: str) -> tuple[int, bytes, str]:
+    """Run a command. Returns its status (127 where there is no such command) and both outputs."""
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        return 127, b"", f"no command {command[0]}"
+    return done.returncode, done.stdout, done.stderr.decode("utf-8", "backslashreplace").strip()
 
 
 def _read(path: Path) -> str | None:

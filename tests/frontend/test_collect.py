@@ -136,6 +136,12 @@ def test_what_is_refused_is_noted_with_the_reason(root, tmp_path):
     assert shot.missing["vmallocinfo"] == "refused: Is a directory"
 
 
+def test_a_machine_without_dmesg(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    taken = collect(tmp_path / "s", root=root)
+    assert taken.refused["dmesg"] == "refused: no command dmesg"
+
+
 def test_errors_of_use(root, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write"):

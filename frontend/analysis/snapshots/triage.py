@@ -1,6 +1,6 @@
 """One look at one snapshot: where memory stands, what looks abnormal, whom to ask next.
 
-The shares below are no verdict. The three idle machines that the samples in tests/data are from
+The shares below are no verdict. The three machines that the samples in tests/data are from
 (2 and 24 GB, Linux 6.1, 6.12 and 6.18) have each kernel class below 2 % of MemTotal; a leak that
 hurts is far above the limits here, a busy server may be too, and then the answer is to look twice.
 """
