@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check imports bench clean
+.PHONY: help setup demo test check imports bench fuzz clean
 
 PYTHON := .venv/bin/python
 DEMO_KERNEL := 6.12
@@ -37,6 +37,9 @@ imports:
 
 bench: setup ## cost of tracing on the running kernel, beside memleak-bpfcc (root)
 	@$(PYTHON) bench/engine.py
+
+fuzz: setup ## a minute of damaged reports thrown at the parsers
+	@$(PYTHON) tests/fuzz_parsers.py --seconds 60
 
 clean: ## remove what was built; .venv and the kernels stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,12 +8,16 @@ from types import FrameType
 
 import click
 
+from kleak.commands.analyze import analyze
+from kleak.commands.collect import collect
+from kleak.commands.explain import explain
 from kleak.commands.module import module
 from kleak.commands.run import run
+from kleak.commands.triage import triage
 from kleak.commands.vm import vm
 from kleak.errors import ExitStatus, KleakError
 
-COMMANDS = (module, run, vm)
+COMMANDS = (module, run, vm, triage, collect, analyze, explain)
 
 
 class _Group(click.Group):

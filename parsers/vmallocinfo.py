@@ -28,7 +28,7 @@ _NODE = re.compile(r"N(\d+)=(\d+)")
 _FLAG_WORDS = frozenset(("ioremap", "sparse", "vmalloc", "vmap", "user", "dma-coherent", "vpages"))
 _KIND_FLAGS = ("vmalloc", "vmap", "ioremap", "sparse", "dma-coherent")
 _HASH_MAX = 0xFFFF_FFFF  # ptr_to_id() keeps 32 bits
-_KNOWN_DETAILS_MAX = 1 << 16
+_KNOWN_DETAILS_MAX = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,65 @@
+"""``kleak analyze``: judge snapshots and report files, with no privilege, on any machine."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from kleak.analysis.snapshots.judge import Analysis
+from kleak.analysis.snapshots.judge import analyze as analyze_snapshots
+from kleak.commands.output import make_output, output_options
+from kleak.errors import UsageError
+from kleak.model import Report
+from kleak.render import memory
+from kleak.snapshot_files import read_snapshots
+
+
+@click.command(
+    short_help="Find leaks in snapshots of kleak collect, or in bare report files.",
+    epilog="Example: kleak analyze vmallocinfo.before vmallocinfo.after",
+)
+@click.argument(
+    "paths",
+    metavar="DIR|FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+)
+@output_options
+def analyze(
+    paths: tuple[Path, ...], json: str | None, verbose: bool, fail_on: str, strict: bool
+) -> int:
+    """Judge two or more snapshots, oldest first.
+
+    DIR is what kleak collect or its script made (a tar of it will do); FILE is a report that
+    was saved by hand, recognised by its content: the first of each kind is the first snapshot,
+    the second of each kind the next. Needs no privilege.
+
+    Exit status: 0 nothing found, 1 a leak found (see --fail-on), 2 usage, 5 incomplete (damaged
+    records) with --strict.
+    """
+    output = make_output(json, verbose, fail_on, strict)
+    snapshots = read_snapshots(paths)
+    if len(snapshots) < 2 and not any(shot.kmemleak is not None for shot in snapshots):
+        raise UsageError("one snapshot cannot show growth: give two or more, or kleak triage it")
+    noun = "1 snapshot" if len(snapshots) == 1 else f"{len(snapshots)} snapshots"
+    name = f"{', '.join(map(str, paths[:2]))}"
+    name += f" and {len(paths) - 2} more" if len(paths) > 2 else ""
+    analysis = analyze_snapshots(snapshots, f"{name} ({noun})")
+    status = output.write(_with_memory(analysis))
+    if analysis.memory is not None:
+        text = memory.render(analysis.memory)
+        click.echo(text, nl=False, file=sys.stderr if json == "-" else sys.stdout)
+    return status
+
+
+def _with_memory(analysis: Analysis) -> Report:
+    """The report with what meminfo says among its notes, so that every format has it."""
+    if analysis.memory is None:
+        return analysis.report
+    trust = analysis.report.trust
+    says = tuple(f"meminfo: {sentence}" for sentence in analysis.memory.says)
+    return replace(analysis.report, trust=replace(trust, notes=trust.notes + says))

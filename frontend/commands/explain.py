@@ -1,0 +1,58 @@
+"""``kleak explain``: what the fields of a report mean."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+import click
+
+from kleak.errors import ExitStatus, UsageError
+from kleak.explanations import EXPLANATIONS, Explanation, FieldText
+
+_INDENT = " " * 4
+
+
+@click.command(
+    short_help="What the fields of a report of the kernel mean, by version.",
+    epilog="Example: kleak explain meminfo SUnreclaim",
+)
+@click.argument("report", required=False)
+@click.argument("field", required=False)
+def explain(report: str | None, field: str | None) -> int:
+    """Describe each field of REPORT that matters for leaks, with the differences between
+    versions; with FIELD, those whose name contains it. Without REPORT, list the reports.
+    """
+    width = shutil.get_terminal_size((100, 24)).columns
+    if report is None:
+        for item in EXPLANATIONS.values():
+            click.echo(f"{item.name:<14}{item.path}")
+        return ExitStatus.CLEAN
+    explanation = EXPLANATIONS.get(report)
+    if explanation is None:
+        raise UsageError(f"no report {report}; there are {', '.join(EXPLANATIONS)}")
+    fields = [
+        item
+        for item in explanation.fields
+        if field is None or field.casefold() in item.name.casefold()
+    ]
+    if not fields:
+        names = ", ".join(item.name for item in explanation.fields)
+        raise UsageError(f"{report} has no field {field} that matters here; it has {names}")
+    if field is None:
+        click.echo(_head(explanation, width))
+    click.echo("\n".join(_describe(item, width) for item in fields))
+    return ExitStatus.CLEAN
+
+
+def _head(explanation: Explanation, width: int) -> str:
+    lines = [explanation.path, *textwrap.wrap(f"needs: {explanation.needs}", width)]
+    return "\n".join([*lines, *textwrap.wrap(explanation.shows, width), ""])
+
+
+def _describe(item: FieldText, width: int) -> str:
+    lines = [item.name]
+    for text in (item.meaning, None if item.versions is None else f"Versions: {item.versions}"):
+        if text is not None:
+            lines += textwrap.wrap(text, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""``kleak triage``: one look at the running machine, or at a snapshot."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import click
+
+from kleak.analysis.snapshots.triage import triage as triage_snapshot
+from kleak.collect import collect
+from kleak.errors import ExitStatus, UsageError
+from kleak.render.memory import render_triage
+from kleak.snapshot_files import read_snapshots
+
+
+@click.command(
+    short_help="One look: where kernel memory stands, what is abnormal, whom to ask next.",
+    epilog="Example: sudo kleak triage; or kleak triage meminfo.txt slabinfo.txt",
+)
+@click.argument(
+    "paths", metavar="[DIR|FILE]...", nargs=-1, type=click.Path(exists=True, path_type=Path)
+)
+@click.option("--drop-caches", is_flag=True, help="Have the kernel give back its caches first.")
+@click.option("--scan", is_flag=True, help="Have kmemleak scan twice first (takes 10 s and more).")
+def triage(paths: tuple[Path, ...], drop_caches: bool, scan: bool) -> int:
+    """Say where kernel memory stands on the running machine, or in the last of the snapshots
+    or reports given; what looks abnormal; which witness to ask next, and how.
+
+    It judges nothing: the exit status is 0 whatever it finds.
+    """
+    if paths:
+        if drop_caches or scan:
+            raise UsageError("--drop-caches and --scan are for the running machine, not for files")
+        snapshot = read_snapshots(paths)[-1]
+    else:
+        with tempfile.TemporaryDirectory(prefix="kleak-triage-") as directory:
+            taken = collect(Path(directory), drop_caches=drop_caches, scan=scan)
+            snapshot = read_snapshots([taken.path])[-1]
+    width = shutil.get_terminal_size((100, 24)).columns
+    click.echo(render_triage(triage_snapshot(snapshot), width=width), nl=False)
+    return ExitStatus.CLEAN

@@ -1,0 +1,206 @@
+"""Lines of the kernel log that witness a leak, out of dmesg, a syslog file or /dev/kmsg.
+
+    [   32.168011] BUG objs (Tainted: G OE): Objects remaining in objs on __kmem_cache_shutdown()
+    drivers/lk/lk.c:12 module lk func:lk_init has 4096 allocated at module unload
+    [   43.752445] unregister_netdevice: waiting for dummy0 to become free. Usage count = 2
+    kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+
+All other lines are passed over; they are no damage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from kleak.parsers._lines import Source, iterate_lines, undress
+
+_KMSG_PREFIX = re.compile(r"(\d+),\d+,(\d+),[^;]*;")
+_SECONDS = re.compile(r"\[ *(\d+\.\d+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A witness line. ``time_seconds`` is since boot, None where not printed.
+
+    ``line_number`` takes no part in equality.
+    """
+
+    text: str
+    line_number: int = field(compare=False)
+    time_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAtUnload:
+    """free_mod_tags_mem()/codetag of lib/alloc_tag.c: a module's call site still holds memory."""
+
+    log: LogLine
+    file: str
+    source_line: int
+    module: str
+    function: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleStillAlive:
+    """codetag_unload_module() in lib/codetag.c: allocations of the module outlive it (6.12)."""
+
+    log: LogLine
+    module: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsRemaining:
+    """list_slab_objects() in mm/slub.c: a cache was destroyed with objects in it.
+
+    ``object_addresses`` are those of the "Object 0x... @offset" lines that follow, as printed
+    (hashed unless hashing of pointers is off); their number is the objects that were left in the
+    slabs shown.
+    """
+
+    log: LogLine
+    cache: str
+    object_addresses: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheNotEmpty:
+    """kmem_cache_destroy() in mm/slab_common.c: its summary of the same. ``caller`` as printed."""
+
+    log: LogLine
+    cache: str
+    caller: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NetdeviceWaiting:
+    """netdev_wait_allrefs_any() in net/core/dev.c: somebody did not drop a reference."""
+
+    log: LogLine
+    device: str
+    usage_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KmemleakSuspects:
+    """kmemleak_scan() in mm/kmemleak.c: objects that the scan reported for the first time."""
+
+    log: LogLine
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KmemleakDisabled:
+    """kmemleak stopped itself or was switched off; it sees nothing from here on."""
+
+    log: LogLine
+
+
+Witness: TypeAlias = (
+    LeftAtUnload
+    | ModuleStillAlive
+    | ObjectsRemaining
+    | CacheNotEmpty
+    | NetdeviceWaiting
+    | KmemleakSuspects
+    | KmemleakDisabled
+)
+
+_OBJECT = re.compile(r"Object 0x([0-9a-f]+) @offset=\d+")
+_REMAINING = re.compile(
+    r"BUG (?P<cache>\S+) \(.*\): Objects remaining (?:in \S+ )?on __kmem_cache_shutdown\(\)"
+)
+
+
+def _remaining(match: re.Match[str], log: LogLine) -> Witness:
+    return ObjectsRemaining(log, match["cache"], ())
+
+
+def _left(match: re.Match[str], log: LogLine) -> Witness:
+    return LeftAtUnload(log, match[1], int(match[2]), match[3], match[4], int(match[5]))
+
+
+_PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], LogLine], Witness]], ...] = (
+    (_REMAINING, _remaining),
+    (
+        re.compile(r"(\S+):(\d+) module (\S+) func:(\S+) has (\d+) allocated at module unload"),
+        _left,
+    ),
+    (
+        re.compile(r"(\S+): memory allocation\(s\) from the module still alive"),
+        lambda match, log: ModuleStillAlive(log, match[1]),
+    ),
+    (
+        re.compile(
+            r"kmem_cache_destroy (\S+): Slab cache still has objects(?: when called from (\S.*))?"
+        ),
+        lambda match, log: CacheNotEmpty(log, match[1], match[2]),
+    ),
+    (
+        re.compile(
+            r"unregister_netdevice: waiting for (\S+) to become free\. Usage count = (-?\d+)"
+        ),
+        lambda match, log: NetdeviceWaiting(log, match[1], int(match[2])),
+    ),
+    (
+        re.compile(r"kmemleak: (\d+) new suspected memory leaks"),
+        lambda match, log: KmemleakSuspects(log, int(match[1])),
+    ),
+    (
+        re.compile(r"kmemleak: (?:Kernel memory leak detector disabled|kmemleak disabled)"),
+        lambda match, log: KmemleakDisabled(log),
+    ),
+)
+
+
+def parse(source: Source) -> tuple[Witness, ...]:
+    """All witness lines, in order."""
+    return tuple(stream(source))
+
+
+def stream(source: Source) -> Iterator[Witness]:
+    """Yield the witness lines one at a time; other lines are passed over."""
+    remaining: ObjectsRemaining | None = None
+    for number, line in enumerate(iterate_lines(source), 1):
+        log = _read_line(line, number)
+        found_object = _OBJECT.fullmatch(log.text)
+        if remaining is not None and found_object is not None:
+            remaining = ObjectsRemaining(
+                remaining.log,
+                remaining.cache,
+                (*remaining.object_addresses, int(found_object[1], 16)),
+            )
+            continue
+        witness = _recognise(log)
+        if witness is None:
+            continue
+        if remaining is not None:
+            yield remaining
+        remaining = witness if isinstance(witness, ObjectsRemaining) else None
+        if remaining is None:
+            yield witness
+    if remaining is not None:
+        yield remaining
+
+
+def _recognise(log: LogLine) -> Witness | None:
+    for pattern, build in _PATTERNS:
+        match = pattern.match(log.text)
+        if match is not None:
+            return build(match, log)
+    return None
+
+
+def _read_line(line: str, number: int) -> LogLine:
+    line = line.replace("\0", "")
+    record = _KMSG_PREFIX.match(line)
+    if record is not None:
+        return LogLine(undress(line[record.end() :]), number, int(record[2]) / 1e6)
+    text = undress(line)
+    # undress() has taken the time away: it stands in the part that is gone
+    seconds = _SECONDS.search(line[: len(line.rstrip()) - len(text)])
+    return LogLine(text, number, None if seconds is None else float(seconds[1]))
