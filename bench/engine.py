@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -36,56 +37,64 @@ SCOPES = {
     "kleak, scope never entered": ("do_signalfd4",),
     "kleak, scope on every stack": ("alloc_pipe_info", "create_pipe_files"),
 }
-Programs = dict[str, tuple[int, int, int]]
+Programs = dict[tuple[int, str], tuple[int, int, int]]
 
 
 @contextmanager
-def kleak(scope: tuple[str, ...]) -> Iterator[int]:
-    """Trace a scope; gives the process that owns the programs."""
+def kleak(scope: tuple[str, ...]) -> Iterator[None]:
+    """Trace a scope."""
     symbols = find_scope(read_kernel_table(), scope)
     plan = make_plan(read_btf(), modules=False)
     limits = Limits(outstanding=262144)
     with Tracer(plan, find_headers(), symbols=symbols, limits=limits) as tracer:
         tracer.count_allocations(True, cycle=1)
-        yield os.getpid()
+        yield
 
 
 @contextmanager
-def memleak() -> Iterator[int]:
+def memleak() -> Iterator[None]:
     """Trace with memleak-bpfcc, which has nothing to say before it is ended."""
+    before = program_ids()
     with bcc_environment(find_headers()):
         process = subprocess.Popen(
-            ["memleak-bpfcc", "3600"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ["memleak-bpfcc", "3600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-    try:
-        while "Attaching" not in (process.stdout.readline() if process.stdout else ""):
-            pass
-        while not any("kfree" in name for name in programs(process.pid)):
-            time.sleep(0.1)
-        time.sleep(2)  # its last programs
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
+        try:
+            attached = 0
+            while attached == 0 or len(programs(before)) != attached:
+                attached = len(programs(before))
+                time.sleep(2)
+                if process.poll() is not None:
+                    raise SystemExit("memleak-bpfcc ended by itself")
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
 
-def programs(pid: int) -> Programs:
-    """Runs, nanoseconds and skipped runs of the programs of a process, by name."""
+def programs(others: frozenset[int] = frozenset()) -> Programs:
+    """Runs, nanoseconds and skipped runs of all programs but ``others``, by id and name."""
     shown = subprocess.run(["bpftool", "-j", "prog"], capture_output=True, check=True).stdout
-    found: Programs = {}
-    for program in json.loads(shown):
-        if any(owner["pid"] == pid for owner in program.get("pids", ())):
-            found[program["name"]] = (
-                program.get("run_cnt", 0),
-                program.get("run_time_ns", 0),
-                program.get("recursion_misses", 0),
-            )
-    return found
+    return {
+        (program["id"], program.get("name", "")): (
+            program.get("run_cnt", 0),
+            program.get("run_time_ns", 0),
+            program.get("recursion_misses", 0),
+        )
+        for program in json.loads(shown)
+        if program["id"] not in others
+    }
+
+
+def program_ids() -> frozenset[int]:
+    """The programs that are loaded now."""
+    return frozenset(number for number, _ in programs())
 
 
 def main() -> None:
     """Measure and print."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with the statistics off again
     loop_ns: dict[str, list[float]] = defaultdict(list)
     event_ns: dict[tuple[str, str], list[float]] = defaultdict(list)
     misses: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -94,29 +103,32 @@ def main() -> None:
         source = Path(__file__).with_name("pipe_loop.c")
         subprocess.run(["gcc", "-O2", "-o", loop[0], str(source)], check=True)
 
-        def measure(tool: str, pid: int | None) -> None:
-            before = programs(pid) if pid is not None else {}
+        def measure(tool: str, others: frozenset[int]) -> None:
+            before = programs(others)
             ran = subprocess.run(loop, capture_output=True, text=True, check=True)
             loop_ns[tool].append(float(ran.stdout))
-            for name, after in (programs(pid) if pid is not None else {}).items():
+            for key, after in programs(others).items():
                 runs, ns, missed = (
-                    a - b for a, b in zip(after, before.get(name, (0, 0, 0)), strict=True)
+                    a - b for a, b in zip(after, before.get(key, (0, 0, 0)), strict=True)
                 )
                 if runs > PIPES // 10:
-                    event_ns[tool, name].append(ns / runs)
-                    misses[tool, name].append(1e6 * missed / runs)
+                    event_ns[tool, key[1]].append(ns / runs)
+                    misses[tool, key[1]].append(1e6 * missed / runs)
 
         for done in range(rounds):
             print(f"round {done + 1} of {rounds}", file=sys.stderr)
-            measure("untraced", None)
+            others = program_ids()
+            measure("untraced", others)
             for tool, scope in SCOPES.items():
-                with kleak(scope) as pid:
-                    measure(tool, pid)
-            with memleak() as pid:
-                measure("memleak-bpfcc", pid)
+                with kleak(scope):
+                    measure(tool, others)
+            with memleak():
+                measure("memleak-bpfcc", others)
 
     base = statistics.median(loop_ns["untraced"])
-    rows = [(tool, *spread(ns), f"{statistics.median(ns) / base:.2f}") for tool, ns in loop_ns.items()]
+    rows = [
+        (tool, *spread(ns), f"{statistics.median(ns) / base:.2f}") for tool, ns in loop_ns.items()
+    ]
     print(f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {rounds} rounds, statistics on\n")
     print(tabulate(rows, ("pipe made and closed", "ns", "least", "most", "x untraced")))
     print()
