@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from dataclasses import dataclass
 from types import FrameType
 
 import click
@@ -27,6 +29,13 @@ class _Group(click.Group):
         return list(self.commands)
 
 
+@dataclass
+class _Options:
+    """What the options before the command say."""
+
+    debug: bool = False
+
+
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -34,8 +43,10 @@ class _Group(click.Group):
 )
 @click.version_option(package_name="kleak")
 @click.option("--debug", is_flag=True, help="Show a traceback where an error ends the command.")
-def cli(debug: bool) -> None:
+@click.pass_obj
+def cli(options: _Options, debug: bool) -> None:
     """Find which code path of a kernel module allocates memory and never gives it back."""
+    options.debug = debug
 
 
 for _command in COMMANDS:
@@ -47,13 +58,14 @@ def main() -> None:
     # Both end a command the way Ctrl-C does: with everything put back.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    options = _Options()
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(standalone_mode=False, obj=options)
     except click.ClickException as error:
         error.show()
         status = error.exit_code
     except KleakError as error:
-        if "--debug" in sys.argv:
+        if options.debug:
             raise
         click.echo(f"kleak: {error}", err=True)
         status = error.exit_status
@@ -61,9 +73,14 @@ def main() -> None:
         click.echo("kleak: interrupted", err=True)
         status = ExitStatus.INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (kleak ... | head): nobody is left to be told anything.
-        sys.stderr.close()
+        # The reader went away (kleak ... | head). Python would try again as it leaves.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = ExitStatus.INTERRUPTED
+    except OSError as error:
+        if options.debug:
+            raise
+        click.echo(f"kleak: {error.filename or 'system'}: {error.strerror or error}", err=True)
+        status = ExitStatus.UNSUPPORTED
     sys.exit(int(status or 0))
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kleak.errors import UnsupportedError
+
 KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")
+
+
+def require_root() -> None:
+    """Raise UnsupportedError for anybody else, before anything is begun."""
+    if os.geteuid() != 0:
+        raise UnsupportedError("tracing the kernel needs root: run it under sudo")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.machine import require_root
 from kleak.capture.modules import (
     ModuleLoader,
     ModuleTarget,
@@ -53,6 +54,7 @@ def trace_module(run: ModuleRun, progress: Progress) -> Outcome:
     A failure of the target, or Ctrl-C, ends the cycles but not the capture: what was seen so
     far is returned with it. Raises UnsupportedError where this machine cannot trace at all.
     """
+    require_root()
     progress.say("reading the kernel's types")
     plan = make_plan(read_btf(), modules=True)
     tracer = Tracer(plan, find_headers(run.headers), modules=(run.target.name,), limits=run.limits)
@@ -79,15 +81,15 @@ class _Capture:
         """Load, exercise, unload; settle. Returns what ended it early."""
         failure: KleakError | None = None
         patience = AT_THE_END
-        with ModuleLoader(self._run.target, self._run.timeouts) as loader:
-            try:
+        try:
+            with ModuleLoader(self._run.target, self._run.timeouts) as loader:
                 for index in range(1, self._run.cycles + 1):
                     self._run_cycle(loader, index)
-            except TargetError as error:
-                failure = error
-            except KeyboardInterrupt:
-                failure = StoppedError("interrupted")
-                patience = BETWEEN_CYCLES
+        except TargetError as error:
+            failure = error
+        except KeyboardInterrupt:
+            failure = StoppedError("interrupted")
+            patience = BETWEEN_CYCLES
         if self._table is None:
             self._table = read_kernel_table()
         try:

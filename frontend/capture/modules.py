@@ -186,17 +186,18 @@ class ModuleLoader:
             start_new_session=True,
         )
         try:
-            _, stderr = process.communicate(timeout=timeout)
+            try:
+                _, stderr = process.communicate(timeout=timeout)
+            except KeyboardInterrupt:
+                # A load or unload is short: let it end, so that the state is known.
+                process.communicate(timeout=timeout)
+                raise
         except subprocess.TimeoutExpired:
             process.kill()  # of no use while the module's code does not return, harmless
             self._stuck = True
             raise TargetError(
                 f"{doing} has not returned after {timeout:g} s; the module is left in the kernel"
             ) from None
-        except KeyboardInterrupt:
-            # The load or unload itself is short: let it end, so that the state is known.
-            process.communicate(timeout=timeout)
-            raise
         return subprocess.CompletedProcess(command, process.returncode, "", stderr)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.machine import require_root
 from kleak.capture.recording import read_session
 from kleak.capture.settle import AT_THE_END, BETWEEN_CYCLES, settle
 from kleak.capture.tracer import Limits, SymbolScope, Tracer
@@ -54,6 +55,7 @@ def trace_command(run: CommandRun, progress: Progress) -> tuple[Session, KleakEr
     A command that fails, or Ctrl-C, ends the cycles; what was seen so far is returned with the
     reason. Raises UnsupportedError where this machine cannot trace, UsageError for the scope.
     """
+    require_root()
     progress.say("reading the kernel's types and symbols")
     table = read_kernel_table()
     scope = find_scope(table, run.scope)

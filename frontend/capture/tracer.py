@@ -15,6 +15,7 @@ from typing import Any
 from kleak.capture.bpf_source import read_source
 from kleak.capture.events import Attachment, Hook, Plan
 from kleak.capture.headers import HeaderTree, bcc_environment
+from kleak.capture.machine import require_root
 from kleak.errors import UnsupportedError
 from kleak.symbols.kernel_table import TextRange
 
@@ -196,8 +197,7 @@ class Tracer:
     # --- starting and stopping ----------------------------------------------------------------
 
     def _start(self) -> None:
-        if os.geteuid() != 0:
-            raise UnsupportedError("tracing the kernel needs root: run it under sudo")
+        require_root()
         self._bcc = _import_bcc()
         flags = [f"-D{name}={value}" for name, value in self._constants().items()]
         with _compiler_output() as said, bcc_environment(self._headers):

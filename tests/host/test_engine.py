@@ -103,6 +103,28 @@ def test_full_ledger_is_said(tmp_path: Path) -> None:
     assert KPTR_RESTRICT.read_text() == before
 
 
+# Imported first: nobody else may be able to read this tree.
+AS_NOBODY = """
+import os, sys
+from kleak.cli import main
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+main()
+"""
+
+
+def test_not_root() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, "run", "--scope", "*", "--", "true"],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 3
+    assert result.stderr == "kleak: tracing the kernel needs root: run it under sudo\n"
+    assert result.stdout == ""
+
+
 def test_command_that_fails(tmp_path: Path) -> None:
     result = kleak("run", "--scope", "do_signalfd4", "--", "sh", "-c", "exit 7", cwd=tmp_path)
     assert result.returncode == 4
