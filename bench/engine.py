@@ -28,8 +28,9 @@ from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import bcc_environment, find_headers
 from kleak.capture.kernel_state import read_kernel_table
 from kleak.capture.machine import setting
+from kleak.capture.records import Limits
 from kleak.capture.run_session import find_scope
-from kleak.capture.tracer import Limits, Tracer
+from kleak.capture.tracer import Tracer
 
 PIPES = 50_000
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -43,8 +44,9 @@ Programs = dict[tuple[int, str], tuple[int, int, int]]
 @contextmanager
 def kleak(scope: tuple[str, ...]) -> Iterator[None]:
     """Trace a scope."""
-    symbols = find_scope(read_kernel_table(), scope)
-    plan = make_plan(read_btf(), modules=False)
+    table = read_kernel_table()
+    symbols = find_scope(table, scope)
+    plan = make_plan(read_btf(), table, modules=False)
     limits = Limits(outstanding=262144)
     with Tracer(plan, find_headers(), symbols=symbols, limits=limits) as tracer:
         tracer.count_allocations(True, cycle=1)

@@ -35,3 +35,13 @@
 #ifndef SYMBOL_WORDS
 #define SYMBOL_WORDS 1
 #endif
+/* Ranges of code whose pages are not counted, and innermost frames that are held against them. */
+#define MAX_PAGE_OWNERS 24
+#define PAGE_OWNER_DEPTH 12
+/* Objects read of a bulk call. kfree_rcu() collects up to a page of pointers. */
+#define BULK_OBJECTS 512
+#ifndef PAGE_BYTES
+#define PAGE_BYTES 4096
+#endif
+/* Orders of page blocks are below this: MAX_ORDER of mm.h and 1 or 2 more. */
+#define PAGE_ORDERS 12

@@ -16,6 +16,12 @@
 #include "ledger.h"
 
 #include "slab.c"
+#include "slab_bulk.c"
+#include "krealloc.c"
 #include "rcu.c"
+#include "skb.c"
 #include "vmalloc.c"
+#include "pages.c"
+#include "percpu.c"
+#include "dma.c"
 #include "module.c"

@@ -92,43 +92,116 @@ static __always_inline void total_freed(struct allocation *allocation)
 	__sync_fetch_and_add(&total->freed_requested, allocation->requested);
 }
 
+/* Takes back what was booked of an allocation that turned out to be none, or another's. */
+static __always_inline void undo(struct allocation *old)
+{
+	struct total *total = total_of(old);
+
+	if (total)
+		total_allocated(total, old, -1);
+	count(COUNT_DOUBLE_EVENTS);
+}
+
+/*
+ * Where frees go unseen, by slab cache: what a kernel leaves open is measured
+ * on the addresses that come up again.
+ */
+BPF_TABLE("hash", struct cache_name, u64, reused_by_cache, 256);
+
+static __always_inline void count_reuse(struct cache_name *cache)
+{
+	u64 *found, one = 1;
+
+	count(COUNT_REUSED_ADDRESSES);
+	found = reused_by_cache.lookup(cache);
+	if (found)
+		__sync_fetch_and_add(found, 1);
+	else
+		reused_by_cache.update(cache, &one);
+}
+
 /*
  * An allocation of an address that is still in the ledger. Usually its free
  * went unseen. But a kmalloc above the largest cache, of a size unknown at
  * compile time, has two events, of which the second has the right call site
  * (kernels from 6.12 on: __do_kmalloc_node() calls the exported, traced
- * __kmalloc_large_node_noprof()): then the first is undone.
+ * __kmalloc_large_node_noprof()): then the first is undone. So are pages that
+ * come up as an object's or a buffer's memory: the same memory, counted once.
  */
 #define DOUBLE_EVENT_WITHIN_NS 1000000
 
-static __always_inline void book_reuse(u64 address, u64 size, u64 now_ns)
+static __always_inline int is_same_memory(struct allocation *old, u32 family, u64 size)
+{
+	if (old->family == FAMILY_PAGE || old->family == FAMILY_VMAP_AREA)
+		return family == FAMILY_DMA ||
+		       (old->family == FAMILY_PAGE && family != FAMILY_PAGE);
+	return old->family == family && old->size == size &&
+	       old->cpu == bpf_get_smp_processor_id() &&
+	       old->tgid == bpf_get_current_pid_tgid() >> 32 &&
+	       bpf_ktime_get_ns() - old->time_ns < DOUBLE_EVENT_WITHIN_NS;
+}
+
+static __always_inline void book_reuse(u64 address, u32 family, u64 size, struct cache_name *cache)
 {
 	struct allocation old;
-	struct total *total;
 
 	if (!strike(address, &old))
 		return;
-	if (old.size == size && old.cpu == bpf_get_smp_processor_id() &&
-	    old.tgid == bpf_get_current_pid_tgid() >> 32 &&
-	    now_ns - old.time_ns < DOUBLE_EVENT_WITHIN_NS) {
-		total = total_of(&old);
-		if (total)
-			total_allocated(total, &old, -1);
-		count(COUNT_DOUBLE_EVENTS);
+	if (is_same_memory(&old, family, size)) {
+		undo(&old);
 		return;
 	}
 	total_freed(&old);
-	count(COUNT_REUSED_ADDRESSES);
+	count_reuse(cache);
 }
 
-/* Enters an allocation whose stack is in scope. */
-static __always_inline void enter(u64 address, struct allocation *allocation, struct stack *stack)
+/*
+ * Describes an allocation that is made now, all but its sizes. Returns 1 if
+ * its stack touches the scope. call_site is the return address that the event
+ * gives, or 0 if it gives none. program is the number of the calling program,
+ * for its scratch stack.
+ */
+static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call_site,
+				    struct allocation *allocation)
+{
+	struct scope *scope = current_scope();
+	struct stack *stack;
+
+	if (!scope || !scope->counting)
+		return 0;
+	allocation->tgid = bpf_get_current_pid_tgid() >> 32;
+	if (allocation->tgid == scope->ignored_tgid)
+		return 0;
+	if (!in_scope(scope, call_site) && rules_out_scope(ctx, program, scope))
+		return 0;
+	stack = walk(ctx, program);
+	if (!stack)
+		return 0;
+	allocation->stack = 0;
+	if (touches_scope(stack, scope)) {
+		if (family == FAMILY_PAGE && is_owned(stack))
+			count(COUNT_OWNED_PAGES);
+		else
+			allocation->stack = intern(stack);
+	}
+	release(stack);
+	if (!allocation->stack)
+		return 0;
+	allocation->time_ns = bpf_ktime_get_ns();
+	allocation->cycle = scope->cycle;
+	allocation->family = family;
+	allocation->cpu = bpf_get_smp_processor_id();
+	bpf_get_current_comm(allocation->comm, sizeof(allocation->comm));
+	return 1;
+}
+
+/* Enters an allocation that describe() described. */
+static __always_inline void enter(u64 address, struct allocation *allocation)
 {
 	u32 *slot = filter_slot(address);
 	struct total *total;
 
-	allocation->stack = intern(stack);
-	if (!allocation->stack || !slot)
+	if (!slot)
 		return;
 	total = total_of(allocation);
 	if (!total) {
@@ -145,43 +218,28 @@ static __always_inline void enter(u64 address, struct allocation *allocation, st
 	count(COUNT_ALLOCATED);
 }
 
-/*
- * Books an allocation if its stack touches the scope. call_site is the return
- * address that the event gives, or 0 if it gives none. program is the number
- * of the calling program, for its scratch stack.
- */
+/* Books an allocation of an event: as describe(), with its sizes, if its stack is in scope. */
 static __always_inline void book_allocation(void *ctx, u32 program, u32 family, u64 address,
-					    u64 call_site, u64 size, u64 requested)
+					    u64 call_site, u64 size, u64 requested, u64 cache)
 {
-	struct scope *scope = current_scope();
 	struct allocation allocation = {};
-	struct stack *stack;
+	struct cache_name name = {};
 
-	if (!scope || !address)
+	if (!address)
 		return;
-	if (find_outstanding(address))
-		book_reuse(address, size, bpf_ktime_get_ns());
-	if (!scope->counting)
-		return;
-	allocation.tgid = bpf_get_current_pid_tgid() >> 32;
-	if (allocation.tgid == scope->ignored_tgid)
-		return;
-	if (!in_scope(scope, call_site) && rules_out_scope(ctx, program, scope))
-		return;
-	stack = walk(ctx, program);
-	if (!stack)
-		return;
-	if (touches_scope(stack, scope)) {
-		allocation.size = size;
-		allocation.requested = requested;
-		allocation.time_ns = bpf_ktime_get_ns();
-		allocation.cycle = scope->cycle;
-		allocation.family = family;
-		allocation.cpu = bpf_get_smp_processor_id();
-		bpf_get_current_comm(allocation.comm, sizeof(allocation.comm));
-		enter(address, &allocation, stack);
+	if (find_outstanding(address)) {
+		name.size = size;
+#ifdef OFF_KMEM_CACHE_NAME
+		if (cache)
+			bpf_probe_read_kernel_str(name.name, sizeof(name.name),
+						  (void *)read_u64(cache + OFF_KMEM_CACHE_NAME));
+#endif
+		book_reuse(address, family, size, &name);
 	}
-	release(stack);
+	allocation.size = size;
+	allocation.requested = requested;
+	if (describe(ctx, program, family, call_site, &allocation))
+		enter(address, &allocation);
 }
 
 /*
@@ -204,39 +262,50 @@ struct free_marks {
 
 BPF_PERCPU_ARRAY(free_marks, struct free_marks, FREE_EVENTS);
 
-static __always_inline void mark_free(void *ctx, u64 address, u32 event, u32 copy)
+/* Returns 1 if this is copy 2 and copy 1 has seen the event. */
+static __always_inline int mark_free(void *ctx, u64 address, u32 event, u32 copy)
 {
 	struct free_marks *of_event = free_marks.lookup(&event);
 	u64 context, *mark;
 
 	if (!of_event)
-		return;
+		return 0;
 	*(volatile u64 *)&of_event->context[copy] = (u64)ctx;
 	context = *(volatile u64 *)&of_event->context[copy];
 	mark = &of_event->marks[(context >> 3) % MARKS];
-	if (copy == 1)
+	if (copy == 1) {
 		*mark = context ^ address;
-	else if (*mark == (context ^ address))
+		return 0;
+	}
+	if (*mark == (context ^ address)) {
 		*mark = 0;
-	else
-		__sync_fetch_and_add(&of_event->made_good, 1);
+		return 1;
+	}
+	__sync_fetch_and_add(&of_event->made_good, 1);
+	return 0;
+}
+
+/* Books the free of one address; returns 1 if it was in the ledger. */
+static __always_inline int book_one_free(u64 address, u32 copy)
+{
+	struct allocation allocation;
+
+	if (address <= 16 || !strike(address, &allocation)) /* NULL and ZERO_SIZE_PTR */
+		return 0;
+	total_freed(&allocation);
+	count(COUNT_FREED);
+	if (copy == 2)
+		count(COUNT_REPAIRED_FREES);
+	return 1;
 }
 
 /* Books a free. call_site is 0 if the event gives none. copy is 1 or 2. */
 static __always_inline void book_free(void *ctx, u64 address, u64 call_site, u32 event, u32 copy)
 {
-	struct allocation allocation;
 	struct scope *scope;
 
 	mark_free(ctx, address, event, copy);
-	if (address <= 16) /* NULL and ZERO_SIZE_PTR */
-		return;
-	if (strike(address, &allocation)) {
-		total_freed(&allocation);
-		count(COUNT_FREED);
-		if (copy == 2)
-			count(COUNT_REPAIRED_FREES);
-	} else if (copy == 1 && call_site) {
+	if (!book_one_free(address, copy) && copy == 1 && call_site && address > 16) {
 		scope = current_scope();
 		if (scope && scope->counting && in_scope(scope, call_site))
 			count(COUNT_FOREIGN_FREES);

@@ -6,6 +6,11 @@ enum program {
 	PROGRAM_KMEM_CACHE_ALLOC,
 	PROGRAM_KMEM_CACHE_ALLOC_NODE,
 	PROGRAM_ALLOC_VMAP_AREA,
+	PROGRAM_KMEM_CACHE_ALLOC_BULK,
+	PROGRAM_MM_PAGE_ALLOC,
+	PROGRAM_ALLOC_PAGES_BULK,
+	PROGRAM_PERCPU_ALLOC,
+	PROGRAM_DMA_ALLOC,
 	SCRATCH_STACKS,
 };
 
@@ -15,6 +20,12 @@ enum free_event {
 	FREE_KMEM_CACHE_FREE,
 	FREE_KVFREE_CALL_RCU,
 	FREE_VMAP_AREA,
+	FREE_KMEM_CACHE_FREE_BULK,
+	FREE_CONSUMED_SKB,
+	FREE_MM_PAGE,
+	FREE_PERCPU,
+	FREE_DMA,
+	FREE_SKB_HEAD,
 	FREE_EVENTS,
 };
 
@@ -39,5 +50,26 @@ static __always_inline u32 read_u32(u64 address)
 	u32 value = 0;
 
 	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+/*
+ * The n-th argument of a function that fentry or fexit hooked. The verifier
+ * lets no program load a pointer to a pointer from the context (up to v6.18 at
+ * least); the helper, there since v5.17, gives any argument as a number.
+ */
+static __always_inline u64 argument_of(void *ctx, u32 n)
+{
+	u64 value = 0;
+
+	bpf_get_func_arg(ctx, n, &value);
+	return value;
+}
+
+static __always_inline u64 result_of(void *ctx)
+{
+	u64 value = 0;
+
+	bpf_get_func_ret(ctx, &value);
 	return value;
 }

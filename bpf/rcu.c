@@ -14,9 +14,9 @@ static __always_inline void book_kvfree_call_rcu(void *ctx, u64 head, u64 object
 }
 
 /* Loaded twice for its two copies: bcc takes the function to hook from the name. */
-int kfunc__vmlinux__kvfree_call_rcu(u64 *ctx)
+KFUNC_PROBE(kvfree_call_rcu)
 {
-	book_kvfree_call_rcu(ctx, ctx[0], ctx[1]);
+	book_kvfree_call_rcu(ctx, argument_of(ctx, 0), argument_of(ctx, 1));
 	return 0;
 }
 

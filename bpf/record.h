@@ -6,18 +6,27 @@ enum family {
 	FAMILY_KMALLOC = 0,
 	FAMILY_KMEM_CACHE = 1,
 	FAMILY_VMAP_AREA = 2,
+	FAMILY_PAGE = 3,
+	FAMILY_PERCPU = 4,
+	FAMILY_DMA = 5,
+	FAMILY_RECLAIMABLE = 6, /* of a slab cache that the kernel may shrink */
 };
 
-/* An outstanding allocation. Its key in the ledger is the address. */
+/*
+ * An outstanding allocation. Its key in the ledger is the address; of per-CPU
+ * memory, which has none of its own, its cookie with the lowest bit set.
+ */
 struct allocation {
 	u64 stack; /* key in stacks */
-	u64 size; /* bytes that are held */
+	u64 size; /* bytes that are held: shrinks where pages are freed piece by piece */
 	u64 requested; /* bytes that were asked for */
 	u64 time_ns; /* CLOCK_MONOTONIC */
+	u64 pieces; /* of a block of up to 64 pages, those that were freed singly */
 	u32 cycle;
 	u32 family;
 	u32 tgid;
-	u32 cpu;
+	u16 cpu;
+	u16 order; /* of a block of pages, as it was allocated */
 	char comm[16];
 };
 
@@ -46,6 +55,17 @@ struct total {
 struct text_range {
 	u64 start; /* 0: empty */
 	u64 end; /* first address behind it */
+};
+
+/* Code that takes pages to make other memory of them, which is counted itself. */
+struct page_owners {
+	struct text_range ranges[MAX_PAGE_OWNERS];
+};
+
+/* A slab cache by its name; of kmalloc memory by its size alone. */
+struct cache_name {
+	u64 size;
+	char name[32];
 };
 
 /* One load of a module in scope, as the kernel placed it. */
@@ -87,5 +107,7 @@ enum counter {
 	COUNT_DELETE_REFUSED,
 	COUNT_LOADS_FULL,
 	COUNT_WALKS, /* stack walks: the cost, not a loss */
+	COUNT_BULK_BEYOND, /* objects of a bulk call beyond those that are read */
+	COUNT_OWNED_PAGES, /* pages that became memory which is counted itself */
 	COUNT_KINDS,
 };

@@ -4,7 +4,7 @@
 static __always_inline int book_kmalloc(raw_tp *ctx, u32 program, u64 ptr, u64 call_site, u64 size,
 					u64 requested)
 {
-	book_allocation(ctx, program, FAMILY_KMALLOC, ptr, call_site, size, requested);
+	book_allocation(ctx, program, FAMILY_KMALLOC, ptr, call_site, size, requested, 0);
 	return 0;
 }
 
@@ -34,19 +34,32 @@ int on_kmalloc_node(raw_tp *ctx)
  * fields when not using", v6.1).
  */
 #ifdef ARG_KMEM_CACHE_ALLOC_PTR
+static __always_inline u32 cache_family(u64 cache)
+{
+#ifdef OFF_KMEM_CACHE_FLAGS
+	if (cache && read_u32(cache + OFF_KMEM_CACHE_FLAGS) & SLAB_RECLAIM_ACCOUNT_BIT)
+		return FAMILY_RECLAIMABLE;
+#endif
+	return FAMILY_KMEM_CACHE;
+}
+
 int on_kmem_cache_alloc(raw_tp *ctx)
 {
+#ifdef ARG_KMEM_CACHE_ALLOC_S
+	u64 cache = ctx->args[ARG_KMEM_CACHE_ALLOC_S];
+#else
+	u64 cache = 0;
+#endif
 #ifdef ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC
 	u64 size = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC];
 	u64 requested = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_REQ];
 #else
-	u64 cache = ctx->args[ARG_KMEM_CACHE_ALLOC_S];
 	u64 size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
 	u64 requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
 #endif
-	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, FAMILY_KMEM_CACHE,
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, cache_family(cache),
 			ctx->args[ARG_KMEM_CACHE_ALLOC_PTR],
-			ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE], size, requested);
+			ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE], size, requested, cache);
 	return 0;
 }
 #endif
@@ -58,7 +71,7 @@ int on_kmem_cache_alloc_node(raw_tp *ctx)
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR],
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE],
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_ALLOC],
-			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ]);
+			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ], 0);
 	return 0;
 }
 #endif

@@ -52,6 +52,28 @@ static __always_inline int touches_scope(struct stack *stack, struct scope *scop
 	return 0;
 }
 
+BPF_ARRAY(page_owners, struct page_owners, 1);
+
+/* Whether an allocator took these pages to make its own memory of them. */
+static __always_inline int is_owned(struct stack *stack)
+{
+	u32 zero = 0;
+	struct page_owners *owners = page_owners.lookup(&zero);
+
+	if (!owners)
+		return 0;
+	for (u32 i = 0; i < PAGE_OWNER_DEPTH && i < STACK_DEPTH; i++) {
+		keep_bound(i);
+		if (i >= stack->depth)
+			return 0;
+		for (u32 owner = 0; owner < MAX_PAGE_OWNERS; owner++) {
+			if (contains(&owners->ranges[owner], stack->frames[i] - 1))
+				return 1;
+		}
+	}
+	return 0;
+}
+
 /* Returns the key of the stack in stacks, or 0 if there was no room. */
 static __always_inline u64 intern(struct stack *stack)
 {

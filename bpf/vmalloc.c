@@ -13,7 +13,7 @@ int on_alloc_vmap_area(raw_tp *ctx)
 	if ((u32)ctx->args[ARG_ALLOC_VMAP_AREA_FAILED])
 		return 0;
 	book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, FAMILY_VMAP_AREA,
-			ctx->args[ARG_ALLOC_VMAP_AREA_ADDR], 0, size, size);
+			ctx->args[ARG_ALLOC_VMAP_AREA_ADDR], 0, size, size, 0);
 	return 0;
 }
 
@@ -38,19 +38,19 @@ static __always_inline void book_vmap_area(void *ctx, u64 area)
 	start = read_u64(area + OFF_VMAP_AREA_VA_START);
 	end = read_u64(area + OFF_VMAP_AREA_VA_END);
 	book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, FAMILY_VMAP_AREA, start, 0, end - start,
-			end - start);
+			end - start, 0);
 }
 
-/* The result stands behind the arguments, of which there are PARAMETERS_ALLOC_VMAP_AREA. */
-int kretfunc__vmlinux__alloc_vmap_area(u64 *ctx)
+KRETFUNC_PROBE(alloc_vmap_area)
 {
-	book_vmap_area(ctx, ctx[PARAMETERS_ALLOC_VMAP_AREA]);
+	book_vmap_area(ctx, result_of(ctx));
 	return 0;
 }
 
-int kfunc__vmlinux__free_vmap_area_noflush(u64 *ctx)
+KFUNC_PROBE(free_vmap_area_noflush)
 {
-	book_free(ctx, read_u64(ctx[0] + OFF_VMAP_AREA_VA_START), 0, FREE_VMAP_AREA, 1);
+	book_free(ctx, read_u64(argument_of(ctx, 0) + OFF_VMAP_AREA_VA_START), 0, FREE_VMAP_AREA,
+		  1);
 	return 0;
 }
 

@@ -314,6 +314,14 @@ def is_interrupt(frame: Frame) -> bool:
     return _is(frame, _INTERRUPT)
 
 
+def before_interrupt(frames: Sequence[Frame]) -> Frames:
+    """The stack down to the first entry from an interrupt, with it: beyond lies what was hit."""
+    for position, frame in enumerate(frames):
+        if is_interrupt(frame):
+            return tuple(frames[: position + 1])
+    return tuple(frames)
+
+
 def in_scope(frame: Frame, target: Target) -> bool:
     """Whether a frame belongs to the target.
 

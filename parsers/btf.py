@@ -143,6 +143,11 @@ class Btf:
         """Whether the kernel has a FUNC of that name (static functions are among them)."""
         return bool(self._named(name, (_Kind.FUNC,)))
 
+    def function_id(self, name: str) -> int | None:
+        """Number of the type of a FUNC, by which the kernel knows it (BPF's attach_btf_id)."""
+        starts = self._named(name, (_Kind.FUNC,))
+        return bisect_right(self._starts, starts[0], lo=1) - 1 if starts else None
+
     def function_parameters(self, name: str) -> tuple[str, ...] | None:
         """Parameter names of a function, in order; an unnamed one is "" (so is a final ...)."""
         found = set()

@@ -11,6 +11,7 @@ from kleak.analysis.witnesses import LEDGER, WITNESSES
 from kleak.model import CycleTally, JudgedSite, Report, Session, Tally, TracedSite, Trust
 from kleak.stacks import (
     Frames,
+    before_interrupt,
     is_bookkeeping,
     only_interrupted,
     split_allocator,
@@ -58,13 +59,15 @@ def _sort_out(session: Session) -> _Sorted:
 
 
 def _merge(sites: Iterable[TracedSite]) -> Iterable[TracedSite]:
-    """One site for those with the same allocator and frames behind the allocator's.
+    """One site for those with the same allocator and frames behind the allocator's, down to an
+    interrupt: what this hit is chance.
 
     The allocator takes other paths for other sizes; the line of code that asked is the same.
     The frames of the one that holds most are kept.
     """
     merged: dict[tuple[str, Frames], list[TracedSite]] = {}
-    for site in sites:
+    for hit in sites:
+        site = replace(hit, frames=before_interrupt(hit.frames))
         allocator_frames, rest = split_allocator(site.frames)
         merged.setdefault((site.allocator, rest or allocator_frames), []).append(site)
     for same in merged.values():

@@ -16,8 +16,9 @@ from kleak.capture.modules import (
     run_exercise,
 )
 from kleak.capture.recording import read_session
-from kleak.capture.settle import AT_THE_END, BETWEEN_CYCLES, Patience, settle
-from kleak.capture.tracer import Limits, LoadRecord, Tracer
+from kleak.capture.records import Limits, LoadRecord
+from kleak.capture.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
+from kleak.capture.tracer import Tracer
 from kleak.errors import KleakError, StoppedError, TargetError
 from kleak.model import Cycle, Session, Target
 from kleak.progress import Progress
@@ -55,15 +56,27 @@ def trace_module(run: ModuleRun, progress: Progress) -> Outcome:
     far is returned with it. Raises UnsupportedError where this machine cannot trace at all.
     """
     require_root()
-    progress.say("reading the kernel's types")
-    plan = make_plan(read_btf(), modules=True)
-    tracer = Tracer(plan, find_headers(run.headers), modules=(run.target.name,), limits=run.limits)
+    with module_tracer(run, progress) as tracer:
+        return capture_module(run, tracer, progress)
+
+
+def module_tracer(run: ModuleRun, progress: Progress) -> Tracer:
+    """Return a tracer for the module of ``run``, not attached yet."""
+    progress.say("reading the kernel's types and symbols")
+    plan = make_plan(read_btf(), read_kernel_table(), modules=True)
     progress.say("compiling and attaching")
-    with tracer:
-        capture = _Capture(run, tracer, progress)
-        failure = capture.run_cycles()
-        progress.say("reading the result")
-        return Outcome(capture.session(failure), failure)
+    return Tracer(plan, find_headers(run.headers), modules=(run.target.name,), limits=run.limits)
+
+
+def capture_module(run: ModuleRun, tracer: Tracer, progress: Progress) -> Outcome:
+    """Run the cycles under a tracer that is attached, and fresh or reset to this module.
+
+    As trace_module(): many runs may share the programs that one tracer has compiled.
+    """
+    capture = _Capture(run, tracer, progress)
+    failure = capture.run_cycles()
+    progress.say("reading the result")
+    return Outcome(capture.session(failure), failure)
 
 
 class _Capture:
@@ -80,7 +93,7 @@ class _Capture:
     def run_cycles(self) -> KleakError | None:
         """Load, exercise, unload; settle. Returns what ended it early."""
         failure: KleakError | None = None
-        patience = AT_THE_END
+        patience = patience_at_the_end(sees_kfree_rcu=self._tracer.sees_kfree_rcu)
         try:
             with ModuleLoader(self._run.target, self._run.timeouts) as loader:
                 for index in range(1, self._run.cycles + 1):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
+from kleak.capture.records import Counters
 from kleak.capture.sites import Resolve, build_sites
-from kleak.capture.tracer import Counters, Tracer
+from kleak.capture.tracer import Tracer
 from kleak.model import Cycle, Session, Target, Trust
 
 KEPT_OF_A_SITE = 1000
+SHOWN_CACHES = 5
 
 # What each counter means for a result. Named for the reader of a report.
 _LOSSES = {
@@ -20,6 +22,7 @@ _LOSSES = {
     "nested": "allocations_in_interrupted_walks",
     "delete_refused": "frees_refused_by_the_map",
     "loads_full": "module_loads_beyond_the_map",
+    "bulk_beyond": "bulk_calls_beyond_512_objects",
 }
 _OBSERVED = {
     "allocated": "allocations",
@@ -66,7 +69,7 @@ def read_session(
             {name: counters.counted[counter] for counter, name in _OBSERVED.items()},
             tracer.means,
             witnesses,
-            (*tracer.notes, *notes, *_remarks(counters)),
+            (*tracer.notes, *notes, *_remarks(counters, tracer.reused_by_cache())),
         ),
         None if isinstance(regions, str) else regions,
     )
@@ -83,11 +86,14 @@ def _nonzero(counted: Mapping[str, int], names: Mapping[str, str]) -> dict[str, 
     return {name: counted[counter] for counter, name in names.items() if counted[counter]}
 
 
-def _remarks(counters: Counters) -> list[str]:
+def _remarks(counters: Counters, reused_by_cache: Mapping[str, int]) -> list[str]:
+    remarks = []
     reused = counters.counted["reused_addresses"]
-    if not reused:
-        return []
-    return [
-        f"{reused} objects were freed without any event (their addresses came up again): "
-        "what else went that way may look outstanding"
-    ]
+    if reused:
+        most = sorted(reused_by_cache.items(), key=lambda row: -row[1])
+        caches = ", ".join(f"{count} of {name}" for name, count in most[:SHOWN_CACHES])
+        remarks.append(
+            f"{reused} objects were freed without any event (their addresses came up again: "
+            f"{caches}): what else went that way may look outstanding"
+        )
+    return remarks

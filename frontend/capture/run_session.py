@@ -13,8 +13,9 @@ from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
 from kleak.capture.machine import require_root
 from kleak.capture.recording import read_session
-from kleak.capture.settle import AT_THE_END, BETWEEN_CYCLES, settle
-from kleak.capture.tracer import Limits, SymbolScope, Tracer
+from kleak.capture.records import Limits, SymbolScope
+from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
+from kleak.capture.tracer import Tracer
 from kleak.errors import KleakError, StoppedError, TargetError, UsageError
 from kleak.model import Cycle, Session, Target
 from kleak.progress import Progress
@@ -59,13 +60,13 @@ def trace_command(run: CommandRun, progress: Progress) -> tuple[Session, KleakEr
     progress.say("reading the kernel's types and symbols")
     table = read_kernel_table()
     scope = find_scope(table, run.scope)
-    plan = make_plan(read_btf(), modules=False)
+    plan = make_plan(read_btf(), table, modules=False)
     tracer = Tracer(plan, find_headers(run.headers), symbols=scope, limits=run.limits)
     progress.say("compiling and attaching")
     cycles: list[Cycle] = []
     failure: KleakError | None = None
-    patience = AT_THE_END
     with tracer:
+        patience = patience_at_the_end(sees_kfree_rcu=tracer.sees_kfree_rcu)
         try:
             for index in range(1, run.repeat + 1):
                 started = time.monotonic_ns()

@@ -39,9 +39,11 @@ class Patience:
 
 
 BETWEEN_CYCLES = Patience(quiet=0.3, least=0.0, most=5.0)
+AT_THE_END = Patience(quiet=1.0, least=2.0, most=30.0)
 # kfree_rcu collects for 5 s (KFREE_DRAIN_JIFFIES since commit 51824b780b71 ("rcu/kvfree: Update
 # KFREE_DRAIN_JIFFIES interval"), v6.1; 20 ms before), then waits for a grace period.
-AT_THE_END = Patience(quiet=1.0, least=7.0, most=30.0)
+# Where what is given to it is not seen, it is gone only then.
+AT_THE_END_OF_BATCHES = Patience(quiet=1.0, least=7.0, most=30.0)
 
 
 def push_deferred_frees() -> None:
@@ -111,3 +113,8 @@ def _write(path: Path, text: str) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
+
+
+def patience_at_the_end(*, sees_kfree_rcu: bool) -> Patience:
+    """Return how long to wait at last, by whether memory given to kfree_rcu() is seen to go."""
+    return AT_THE_END if sees_kfree_rcu else AT_THE_END_OF_BATCHES

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kleak.capture.tracer import LedgerEntry, StackTotal
+from kleak.capture.records import LedgerEntry, StackTotal
 from kleak.model import Allocation, CycleTally, Frame, Tally, TracedSite
 from kleak.stacks import strip_tracer, vmap_kind
 

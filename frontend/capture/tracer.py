@@ -1,21 +1,35 @@
-"""The programs in the kernel, and what their maps say. The one module that imports bcc."""
+"""The programs in the kernel, and what their maps say."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from kleak.capture.bcc_library import (
+    compiler_output,
+    first_error,
+    import_bcc,
+    load_tracing,
+    manual_bpf,
+    missed_runs,
+    stack_depth,
+)
 from kleak.capture.bpf_source import read_source
-from kleak.capture.events import Attachment, Hook, Plan
 from kleak.capture.headers import HeaderTree, bcc_environment
+from kleak.capture.hooks import Attachment, Hook, Plan
 from kleak.capture.machine import require_root
+from kleak.capture.records import (
+    Counters,
+    LedgerEntry,
+    Limits,
+    LoadRecord,
+    StackTotal,
+    SymbolScope,
+)
 from kleak.errors import UnsupportedError
 from kleak.symbols.kernel_table import TextRange
 
@@ -35,111 +49,35 @@ _COUNTERS = (
     "delete_refused",
     "loads_full",
     "walks",
+    "bulk_beyond",
+    "owned_pages",
 )
 # enum free_event of bpf/programs.h, in its order.
-_FREE_EVENTS = ("kfree", "kmem_cache_free", "kvfree_call_rcu", "free_vmap_area_noflush")
+_FREE_EVENTS = (
+    "kfree",
+    "kmem_cache_free",
+    "kvfree_call_rcu",
+    "free_vmap_area_noflush",
+    "kmem_cache_free_bulk",
+    "consume_skb",
+    "mm_page_free",
+    "percpu_free_percpu",
+    "dma_free",
+)
 # enum family of bpf/record.h, in its order.
-FAMILIES = ("kmalloc", "kmem_cache", "vmap_area")
+FAMILIES = (
+    "kmalloc",
+    "kmem_cache",
+    "vmap_area",
+    "pages",
+    "percpu",
+    "dma",
+    "reclaimable_cache",
+)
+_PERCPU_KEY = 1  # the bit that bpf/percpu.c sets in the key
 
 _MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes of the maps, in entries. All are preallocated: about 130 bytes for an outstanding
-    allocation, 1.1 kB for a stack, 130 bytes for the totals of a stack in a cycle.
-    """
-
-    outstanding: int = 65536
-    stacks: int = 16384
-    totals: int = 32768
-
-
-@dataclass(frozen=True, slots=True)
-class SymbolScope:
-    """Ranges of kernel text in scope. With ``everything`` there is one, and no more is asked."""
-
-    ranges: tuple[TextRange, ...]
-    everything: bool = False
-
-    @property
-    def envelope(self) -> TextRange:
-        """The range from the lowest address in scope to the highest."""
-        return TextRange(min(r.start for r in self.ranges), max(r.end for r in self.ranges))
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRecord:
-    """One load of a module in scope, as the kernel placed it. Times are CLOCK_MONOTONIC ns."""
-
-    name: str
-    cycle: int
-    text: TextRange
-    init_text: TextRange
-    loaded_at_ns: int
-    unloaded_at_ns: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class StackTotal:
-    """What one stack of one family did in one cycle, by the cycle that allocated."""
-
-    stack: int
-    cycle: int
-    family: str
-    allocated: int
-    allocated_bytes: int
-    allocated_requested: int
-    freed: int
-    freed_bytes: int
-    freed_requested: int
-
-    @property
-    def outstanding(self) -> int:
-        """Objects allocated and not freed."""
-        return self.allocated - self.freed
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """One outstanding allocation."""
-
-    address: int
-    stack: int
-    size_bytes: int
-    requested_bytes: int
-    time_ns: int
-    cycle: int
-    family: str
-    tgid: int
-    comm: str
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """What the programs counted, and how often the kernel could not run them.
-
-    ``missed_runs`` is by event, then one figure a copy of its program. ``made_good`` is by event
-    the runs of the first copy that were skipped, but not those of the second.
-    """
-
-    counted: Mapping[str, int]
-    missed_runs: Mapping[str, tuple[int, ...]]
-    made_good: Mapping[str, int]
-
-    def lost_events(self) -> dict[str, int]:
-        """Events that no copy of their program saw, by event; events without any are left out.
-
-        Where the copies cannot tell, as many as the copy with the fewest was skipped: a bound.
-        """
-        lost = {}
-        for event, missed in self.missed_runs.items():
-            unseen = min(missed)
-            if event in self.made_good:
-                unseen = min(unseen, missed[0] - self.made_good[event])
-            if unseen > 0:
-                lost[event] = unseen
-        return lost
+_FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
 
 
 @dataclass
@@ -160,17 +98,18 @@ class Tracer:
         *,
         modules: Sequence[str] = (),
         symbols: SymbolScope | None = None,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
     ) -> None:
         """Prepare to trace ``modules`` (names as /proc/modules has them) and ``symbols``."""
         self._plan = plan
         self._headers = headers
         self._modules = tuple(modules)
         self._symbols = symbols
-        self._limits = limits
+        self._limits = limits or Limits()
         self._bpf: Any = None
         self._bcc: Any = None
         self._attached: list[_Attached] = []
+        self._before = Counters({}, {}, {})
         self.notes: list[str] = []
 
     def __enter__(self) -> Tracer:
@@ -198,16 +137,17 @@ class Tracer:
 
     def _start(self) -> None:
         require_root()
-        self._bcc = _import_bcc()
-        flags = [f"-D{name}={value}" for name, value in self._constants().items()]
-        with _compiler_output() as said, bcc_environment(self._headers):
+        self._bcc = import_bcc()
+        flags = [f"-D{name}={value:#x}" for name, value in self._constants().items()]
+        with compiler_output() as said, bcc_environment(self._headers):
             try:
-                self._bpf = _manual_bpf(self._bcc)(text=read_source(), cflags=flags)
+                self._bpf = manual_bpf(self._bcc)(text=read_source(), cflags=flags)
             except Exception as error:  # bcc raises bare Exception for all that goes wrong
                 raise UnsupportedError(
                     f"bcc cannot compile kleak's programs with {self._headers.description}: "
-                    f"{_first_error(said()) or error}"
+                    f"{first_error(said()) or error}"
                 ) from error
+        self._set_page_owners()
         self._set_scope()
         for event in self._plan.events:
             self._attach(event.name, event.ways, event.without)
@@ -218,11 +158,18 @@ class Tracer:
         constants["MAX_STACKS"] = self._limits.stacks
         constants["MAX_TOTALS"] = self._limits.totals
         constants["MAX_MODULES"] = max(1, len(self._modules))
-        constants["STACK_DEPTH"] = _stack_depth()
+        constants["STACK_DEPTH"] = stack_depth()
         if self._symbols is not None and not self._symbols.everything:
             envelope = self._symbols.envelope
             constants["SYMBOL_WORDS"] = (envelope.end - envelope.start) // 64 + 1
         return constants
+
+    def _set_page_owners(self) -> None:
+        table = self._bpf["page_owners"]
+        owners = table.Leaf()
+        for place, text in enumerate(self._plan.page_owners):
+            owners.ranges[place].start, owners.ranges[place].end = text.start, text.end
+        table[ctypes.c_int(0)] = owners
 
     def _set_scope(self) -> None:
         if self._modules:
@@ -257,7 +204,7 @@ class Tracer:
         for hook in ways:
             attached = _Attached(event, hook.attachment)
             try:
-                with _compiler_output():
+                with compiler_output():
                     self._attach_programs(hook, attached)
             except _RefusedError as error:
                 reason = str(error)
@@ -272,8 +219,10 @@ class Tracer:
     def _attach_programs(self, hook: Hook, attached: _Attached) -> None:
         library = self._bcc.lib
         for copy, program in enumerate(hook.programs):
-            fd = self._load(program, hook.attachment, fresh=program in hook.programs[:copy])
+            fd = self._load(program, hook, fresh=program in hook.programs[:copy])
             attached.program_fds.append(fd)
+            if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
+                attached.fds.append(fd)  # loaded here, so closed here
             target = hook.target.encode()
             if hook.attachment is Attachment.RAW_TRACEPOINT:
                 # Not through bcc's attach_raw_tracepoint(), which takes one program for each.
@@ -288,23 +237,36 @@ class Tracer:
                 raise _RefusedError(f"{hook.attachment.value} of {hook.target} refused")
             attached.fds.append(link)
 
-    def _load(self, program: str, attachment: Attachment, *, fresh: bool) -> int:
+    def _load(self, program: str, hook: Hook, *, fresh: bool) -> int:
+        name = self._name_of(program)
+        if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
+            at_exit = hook.attachment is Attachment.FEXIT
+            try:
+                return load_tracing(self._bcc, self._bpf, name, btf_id=hook.btf_id, at_exit=at_exit)
+            except OSError as error:
+                raise _RefusedError(
+                    f"{hook.attachment.value} of {hook.target}: {error.strerror}"
+                ) from error
         types = self._bcc.BPF
-        kind = {
-            Attachment.RAW_TRACEPOINT: types.RAW_TRACEPOINT,
-            Attachment.FENTRY: types.TRACING,
-            Attachment.FEXIT: types.TRACING,
-            Attachment.KPROBE: types.KPROBE,
-            Attachment.KRETPROBE: types.KPROBE,
-        }[attachment]
-        name = program.encode()
+        raw = hook.attachment is Attachment.RAW_TRACEPOINT
         if fresh:
             # The same function again makes a second program, with a guard of its own.
             self._bpf.funcs.pop(name)
         try:
-            return int(self._bpf.load_func(name, kind).fd)
+            return int(self._bpf.load_func(name, types.RAW_TRACEPOINT if raw else types.KPROBE).fd)
         except Exception as error:  # bcc raises bare Exception
-            raise _RefusedError(f"{attachment.value} of {program}: {error}") from error
+            raise _RefusedError(f"{hook.attachment.value} of {hook.target} refused") from error
+
+    def _name_of(self, program: str) -> bytes:
+        """Return what bcc's KFUNC_PROBE made of a name: newer releases put vmlinux__ before it."""
+        names = [program.encode()]
+        kind, _, function = program.partition("__")
+        if kind in ("kfunc", "kretfunc"):
+            names.append(f"{kind}__vmlinux__{function}".encode())
+        for name in names:
+            if self._bcc.lib.bpf_function_start(self._bpf.module, name):
+                return name
+        raise _RefusedError(f"{program} was not compiled")
 
     def _detach(self, attached: _Attached) -> None:
         for fd in attached.fds:
@@ -334,12 +296,42 @@ class Tracer:
             scope.cycle = cycle
         scopes[ctypes.c_int(0)] = scope
 
+    def reset(self, modules: Sequence[str]) -> None:
+        """Forget all that was seen and trace other modules, no more at a time than at first.
+
+        The programs stay attached, which saves compiling them again. Raises ValueError for a
+        tracer of symbols, or for too many modules.
+        """
+        if self._symbols is not None or len(modules) > len(self._modules):
+            raise ValueError("a tracer can be reset to as many modules as it was made for")
+        scopes = self._bpf["scopes"]
+        scopes[ctypes.c_int(0)] = scopes.Leaf()  # nothing counts from here on
+        addresses = [key for key, _ in _rows(self._bpf["outstanding"])]
+        slots = self._bpf["module_slots"]
+        for number in range(len(self._modules)):
+            slots[ctypes.c_int(number)] = slots.Leaf()
+        for name in ("outstanding", "totals", "stacks", "module_targets", "reused_by_cache"):
+            table = self._bpf[name]
+            for key in [key for key, _ in table.items_lookup_batch()]:
+                table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))
+        ledger_filter = self._bpf["ledger_filter"]
+        for address in addresses:
+            ledger_filter[ctypes.c_int(_filter_slot(address))] = ledger_filter.Leaf(0)
+        self._before = self._raw_counters()
+        self._modules = tuple(modules)
+        self._set_scope()
+
     # --- reading ------------------------------------------------------------------------------
 
     @property
     def attachments(self) -> Mapping[str, Attachment]:
         """How each event is heard of."""
         return {attached.event: attached.way for attached in self._attached}
+
+    @property
+    def sees_kfree_rcu(self) -> bool:
+        """Whether memory given to kfree_rcu() is seen to go."""
+        return "kvfree_call_rcu" in self.attachments
 
     @property
     def means(self) -> dict[str, str]:
@@ -387,7 +379,7 @@ class Tracer:
         """Return the outstanding allocations, in no order."""
         for key, leaf in _rows(self._bpf["outstanding"]):
             yield LedgerEntry(
-                key,
+                key & ~_PERCPU_KEY,
                 leaf.stack,
                 leaf.size,
                 leaf.requested,
@@ -398,12 +390,22 @@ class Tracer:
                 leaf.comm.decode(errors="replace"),
             )
 
+    def reused_by_cache(self) -> dict[str, int]:
+        """Return by slab cache how often an address came up again whose free went unseen."""
+        return {
+            key.name.decode(errors="replace") or f"objects of {key.size} bytes": leaf
+            for key, leaf in _rows(self._bpf["reused_by_cache"])
+        }
+
     def counters(self) -> Counters:
         """Return what was counted so far, over all CPUs."""
+        return self._raw_counters().since(self._before)
+
+    def _raw_counters(self) -> Counters:
         table = self._bpf["counters"]
         counted = {name: sum(table[ctypes.c_int(number)]) for number, name in enumerate(_COUNTERS)}
         missed = {
-            attached.event: tuple(_missed_runs(fd) for fd in attached.program_fds)
+            attached.event: tuple(missed_runs(fd) for fd in attached.program_fds)
             for attached in self._attached
         }
         marks = self._bpf["free_marks"]
@@ -419,36 +421,14 @@ class _RefusedError(Exception):
     """One way to attach did not work; the next one may."""
 
 
-def _import_bcc() -> Any:
-    try:
-        import bcc
-    except ImportError as error:
-        raise UnsupportedError(
-            "Python cannot import bcc: install the distribution's package (Debian: "
-            "apt-get install python3-bpfcc) and run kleak with the distribution's Python "
-            "(a virtual environment needs --system-site-packages)"
-        ) from error
-    if not hasattr(bcc, "BPF"):
-        raise UnsupportedError(
-            f"{bcc.__file__} is another package that is called bcc too: remove it and install "
-            "the distribution's python3-bpfcc"
-        )
-    return bcc
-
-
-def _manual_bpf(bcc: Any) -> Any:
-    class ManualBpf(bcc.BPF):  # type: ignore[misc]  # bcc has no types
-        """bcc's BPF that attaches nothing by itself: each hook has ways that may fail."""
-
-        def _trace_autoload(self) -> None:
-            pass
-
-    return ManualBpf
-
-
 def _rows(table: Any) -> Iterator[tuple[Any, Any]]:
     # In batches: a call for each key takes minutes for a million. An empty map gives no batch.
     yield from table.items_lookup_batch()
+
+
+def _filter_slot(address: int) -> int:
+    """filter_slot() of bpf/ledger.h."""
+    return (((address >> 3) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40) & (_FILTER_SLOTS - 1)
 
 
 def _module_load(leaf: Any) -> LoadRecord:
@@ -460,48 +440,3 @@ def _module_load(leaf: Any) -> LoadRecord:
         leaf.loaded_ns,
         leaf.unloaded_ns or None,
     )
-
-
-def _missed_runs(program_fd: int) -> int:
-    """Return how often the kernel skipped a program because it was running already.
-
-    In fdinfo since commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was
-    prevented", v5.12); kernels before do not tell, nor do they guard raw tracepoints.
-    """
-    with open(f"/proc/self/fdinfo/{program_fd}") as fdinfo:
-        for line in fdinfo:
-            if line.startswith("recursion_misses:"):
-                return int(line.split()[1])
-    return 0
-
-
-def _stack_depth() -> int:
-    """Return how many frames the kernel walks at most; a program's buffer may not be larger."""
-    with open("/proc/sys/kernel/perf_event_max_stack") as sysctl:
-        return min(127, int(sysctl.read()))
-
-
-@contextmanager
-def _compiler_output() -> Iterator[Any]:
-    """Keep what clang, libbpf and the verifier write to standard error out of the user's sight.
-
-    Gives a function that returns the text so far.
-    """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as output:
-        stderr = os.dup(2)
-        os.dup2(output.fileno(), 2)
-
-        def said() -> str:
-            output.seek(0)
-            return output.read().decode(errors="replace")
-
-        try:
-            yield said
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-def _first_error(output: str) -> str | None:
-    return next((line for line in output.splitlines() if "error:" in line), None)

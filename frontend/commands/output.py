@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kleak.capture.tracer import Limits
+from kleak.capture.records import Limits
 from kleak.errors import ExitStatus, UsageError
 from kleak.model import Report, Verdict
 from kleak.render import report_json, table

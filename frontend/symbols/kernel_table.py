@@ -64,6 +64,7 @@ class KernelTable:
         ParseError if the text is damaged or lacks _stext or _etext.
         """
         parsed = parse_columns(kallsyms)
+        self._all = parsed.kernel
         self._owned_columns = parsed.owned
         self._modules = {module.name: module for module in modules}
         kernel = parsed.kernel
@@ -127,6 +128,21 @@ class KernelTable:
     def ranges_of_function(self, name: str) -> tuple[TextRange, ...]:
         """Code of every function of the kernel image with this source name; see above."""
         return self._ranges(self._matching(re.escape(base_name(name)) + r"\Z"))
+
+    def ranges_of_functions(self, names: Iterable[str]) -> tuple[TextRange, ...]:
+        """Code of the functions with these source names that the kernel image has; see above."""
+        words = "|".join(re.escape(base_name(name)) for name in names)
+        return self._ranges(self._matching(f"(?:{words})\\Z"))
+
+    def address_of(self, name: str) -> int | None:
+        """Return where a symbol of the kernel image lies, of whatever kind; None if not listed.
+
+        Variables are listed with CONFIG_KALLSYMS_ALL only.
+        """
+        try:
+            return int(self._all.addresses[self._all.names.index(name.encode())], 16)
+        except ValueError:
+            return None
 
     @cached_property
     def _name_set(self) -> frozenset[bytes]:

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Pages: include/trace/events/kmem.h. The key of a block is the address of its
+ * memory, so that pages which turn out to be a large kmalloc's or a DMA
+ * buffer's are found; or, where the kernel hides what that takes, the address
+ * of its struct page.
+ *
+ * A block that was split is freed by the piece: its record shrinks, and goes
+ * with the last one.
+ */
+#if defined(ADDRESS_VMEMMAP_BASE) && defined(ADDRESS_PAGE_OFFSET_BASE)
+#define PAGE_STRIDE PAGE_BYTES
+struct page_layout {
+	u64 vmemmap; /* where the array of struct page begins */
+	u64 direct; /* where memory is mapped */
+};
+
+BPF_ARRAY(page_layouts, struct page_layout, 1);
+
+static __always_inline u64 page_key(u64 page)
+{
+	u32 zero = 0;
+	struct page_layout *layout = page_layouts.lookup(&zero);
+
+	if (!page || !layout)
+		return 0;
+	if (!layout->vmemmap) {
+		layout->direct = read_u64(ADDRESS_PAGE_OFFSET_BASE);
+		layout->vmemmap = read_u64(ADDRESS_VMEMMAP_BASE);
+	}
+	return layout->direct + (page - layout->vmemmap) / SIZE_PAGE * PAGE_BYTES;
+}
+#else
+#define PAGE_STRIDE SIZE_PAGE
+static __always_inline u64 page_key(u64 page)
+{
+	return page;
+}
+#endif
+
+struct orders_seen {
+	u8 seen[PAGE_ORDERS];
+};
+
+/* Which orders of blocks were ever booked: a free looks for the heads of these only. */
+BPF_ARRAY(page_orders, struct orders_seen, 1);
+
+static __always_inline void enter_pages(u64 key, u32 order, struct allocation *allocation)
+{
+	u32 zero = 0;
+	struct orders_seen *orders = page_orders.lookup(&zero);
+
+	if (!orders || order >= PAGE_ORDERS)
+		return;
+	orders->seen[order] = 1;
+	allocation->size = allocation->requested = (u64)PAGE_BYTES << order;
+	allocation->order = order;
+	enter(key, allocation);
+}
+
+int on_mm_page_alloc(raw_tp *ctx)
+{
+	u64 key = page_key(ctx->args[ARG_MM_PAGE_ALLOC_PAGE]);
+	u32 order = (u32)ctx->args[ARG_MM_PAGE_ALLOC_ORDER] & 31;
+	struct scope *scope = current_scope();
+	struct allocation allocation = {};
+	struct cache_name name = {};
+
+	/* In a scope of everything, what may move is left out: user memory and page cache. */
+	if (!scope || !key ||
+	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT))
+		return 0;
+	if (find_outstanding(key)) {
+		name.size = (u64)PAGE_BYTES << order;
+		book_reuse(key, FAMILY_PAGE, name.size, &name);
+	}
+	if (describe(ctx, PROGRAM_MM_PAGE_ALLOC, FAMILY_PAGE, 0, &allocation))
+		enter_pages(key, order, &allocation);
+	return 0;
+}
+
+/*
+ * Pages by the array have no event but for one that was fetched singly. Those
+ * that were in the array before the call are in the ledger, or not in scope.
+ */
+#ifdef ARGUMENT_ALLOC_PAGES_BULK_ARRAY
+static __always_inline int book_alloc_pages_bulk(void *ctx)
+{
+	u64 array = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_ARRAY), number = result_of(ctx);
+	struct allocation allocation = {};
+	u64 key;
+
+	if (!array || !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation))
+		return 0;
+	for (u32 i = 0; i < BULK_OBJECTS; i++) {
+		keep_bound(i);
+		if (i >= number)
+			return 0;
+		key = page_key(read_u64(array + i * sizeof(u64)));
+		if (key && !find_outstanding(key))
+			enter_pages(key, 0, &allocation);
+	}
+	if (number > BULK_OBJECTS)
+		count(COUNT_BULK_BEYOND);
+	return 0;
+}
+
+KRETFUNC_PROBE(__alloc_pages_bulk)
+{
+	return book_alloc_pages_bulk(ctx);
+}
+
+KRETFUNC_PROBE(alloc_pages_bulk_noprof)
+{
+	return book_alloc_pages_bulk(ctx);
+}
+#endif
+
+/* Takes bytes off a block. Two CPUs may free its last pieces at once: one strikes it. */
+static __always_inline void book_piece(struct allocation *block, u64 key, u64 bytes, u32 copy)
+{
+	struct total *total;
+
+	if (block->size <= bytes) {
+		book_one_free(key, copy);
+		return;
+	}
+	total = total_of(block);
+	if (total) {
+		__sync_fetch_and_add(&total->freed_bytes, bytes);
+		__sync_fetch_and_add(&total->freed_requested, bytes);
+	}
+	__sync_fetch_and_add(&block->size, -bytes);
+	__sync_fetch_and_add(&block->requested, -bytes);
+}
+
+/*
+ * Notes that pages of a block were freed; returns 0 if they were before. The
+ * second copy only makes good: no piece may be taken off twice. A block of
+ * more pages than a word has bits relies on the marks alone.
+ */
+#define PIECE_BITS_ORDER 6
+static __always_inline int note_piece(struct allocation *block, u64 index, u32 order, int seen)
+{
+	u64 pages;
+
+	if (block->order > PIECE_BITS_ORDER)
+		return !seen;
+	pages = order >= PIECE_BITS_ORDER ? ~0ULL
+					  : ((1ULL << (1u << (order & 7))) - 1) << (index & 63);
+	if (block->pieces & pages)
+		return 0;
+	block->pieces |= pages;
+	return 1;
+}
+
+static __always_inline int book_page_free(raw_tp *ctx, u32 copy)
+{
+	u64 key = page_key(ctx->args[ARG_MM_PAGE_FREE_PAGE]), head, bytes;
+	u32 zero = 0, order = ctx->args[ARG_MM_PAGE_FREE_ORDER];
+	struct orders_seen *orders = page_orders.lookup(&zero);
+	int seen = mark_free(ctx, key, FREE_MM_PAGE, copy);
+	struct allocation *block;
+
+	if (!orders || !key)
+		return 0;
+	bytes = (u64)PAGE_BYTES << (order & 31);
+	for (u32 i = 0; i < PAGE_ORDERS; i++) {
+		if (!orders->seen[i])
+			continue;
+		/* Of blocks of this order, the one that this page lies in. */
+		head = key & ~(((u64)PAGE_STRIDE << i) - 1);
+		block = find_outstanding(head);
+		if (block && block->family == FAMILY_PAGE && block->order == i) {
+			if (note_piece(block, (key - head) / PAGE_STRIDE, order, seen))
+				book_piece(block, head, bytes, copy);
+			return 0;
+		}
+	}
+	return 0;
+}
+
+int on_mm_page_free_1(raw_tp *ctx)
+{
+	return book_page_free(ctx, 1);
+}
+
+int on_mm_page_free_2(raw_tp *ctx)
+{
+	return book_page_free(ctx, 2);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Per-CPU memory: include/trace/events/percpu.h. What alloc_percpu() returns is
+ * a cookie, a number that may equal an address of another allocator but for
+ * its lowest bit, which every allocator leaves 0.
+ */
+#ifdef ARG_PERCPU_ALLOC_PERCPU_PTR
+static __always_inline u64 percpu_key(u64 cookie)
+{
+	return cookie ? cookie | 1 : 0;
+}
+
+int on_percpu_alloc(raw_tp *ctx)
+{
+	u64 requested = ctx->args[ARG_PERCPU_ALLOC_PERCPU_SIZE];
+	u64 call_site = 0;
+#ifdef ARG_PERCPU_ALLOC_PERCPU_BYTES_ALLOC
+	u64 size = ctx->args[ARG_PERCPU_ALLOC_PERCPU_BYTES_ALLOC];
+#else
+	u64 size = requested * POSSIBLE_CPUS;
+#endif
+#ifdef ARG_PERCPU_ALLOC_PERCPU_CALL_SITE
+	call_site = ctx->args[ARG_PERCPU_ALLOC_PERCPU_CALL_SITE];
+#endif
+	book_allocation(ctx, PROGRAM_PERCPU_ALLOC, FAMILY_PERCPU,
+			percpu_key(ctx->args[ARG_PERCPU_ALLOC_PERCPU_PTR]), call_site, size,
+			requested * POSSIBLE_CPUS, 0);
+	return 0;
+}
+
+int on_percpu_free_1(raw_tp *ctx)
+{
+	book_free(ctx, percpu_key(ctx->args[ARG_PERCPU_FREE_PERCPU_PTR]), 0, FREE_PERCPU, 1);
+	return 0;
+}
+
+int on_percpu_free_2(raw_tp *ctx)
+{
+	book_free(ctx, percpu_key(ctx->args[ARG_PERCPU_FREE_PERCPU_PTR]), 0, FREE_PERCPU, 2);
+	return 0;
+}
+#endif

@@ -1,0 +1,125 @@
+"""What the tracer is told, and what it tells: plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kleak.symbols.kernel_table import TextRange
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of the maps, in entries. All are preallocated: about 130 bytes for an outstanding
+    allocation, 1.1 kB for a stack, 130 bytes for the totals of a stack in a cycle.
+    """
+
+    outstanding: int = 65536
+    stacks: int = 16384
+    totals: int = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolScope:
+    """Ranges of kernel text in scope. With ``everything`` there is one, and no more is asked."""
+
+    ranges: tuple[TextRange, ...]
+    everything: bool = False
+
+    @property
+    def envelope(self) -> TextRange:
+        """The range from the lowest address in scope to the highest."""
+        return TextRange(min(r.start for r in self.ranges), max(r.end for r in self.ranges))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRecord:
+    """One load of a module in scope, as the kernel placed it. Times are CLOCK_MONOTONIC ns."""
+
+    name: str
+    cycle: int
+    text: TextRange
+    init_text: TextRange
+    loaded_at_ns: int
+    unloaded_at_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StackTotal:
+    """What one stack of one family did in one cycle, by the cycle that allocated."""
+
+    stack: int
+    cycle: int
+    family: str
+    allocated: int
+    allocated_bytes: int
+    allocated_requested: int
+    freed: int
+    freed_bytes: int
+    freed_requested: int
+
+    @property
+    def outstanding(self) -> int:
+        """Objects allocated and not freed."""
+        return self.allocated - self.freed
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One outstanding allocation."""
+
+    address: int
+    stack: int
+    size_bytes: int
+    requested_bytes: int
+    time_ns: int
+    cycle: int
+    family: str
+    tgid: int
+    comm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the programs counted, and how often the kernel could not run them.
+
+    ``missed_runs`` is by event, then one figure a copy of its program. ``made_good`` is by event
+    the runs of the first copy that were skipped, but not those of the second.
+    """
+
+    counted: Mapping[str, int]
+    missed_runs: Mapping[str, tuple[int, ...]]
+    made_good: Mapping[str, int]
+
+    def since(self, before: Counters) -> Counters:
+        """Return what was counted after ``before``."""
+        return Counters(
+            {name: count - before.counted.get(name, 0) for name, count in self.counted.items()},
+            {
+                event: tuple(
+                    now - then
+                    for now, then in zip(
+                        missed, before.missed_runs.get(event, (0,) * len(missed)), strict=True
+                    )
+                )
+                for event, missed in self.missed_runs.items()
+            },
+            {
+                event: good - before.made_good.get(event, 0)
+                for event, good in self.made_good.items()
+            },
+        )
+
+    def lost_events(self) -> dict[str, int]:
+        """Events that no copy of their program saw, by event; events without any are left out.
+
+        Where the copies cannot tell, as many as the copy with the fewest was skipped: a bound.
+        """
+        lost = {}
+        for event, missed in self.missed_runs.items():
+            unseen = min(missed)
+            if event in self.made_good:
+                unseen = min(unseen, missed[0] - self.made_good[event])
+            if unseen > 0:
+                lost[event] = unseen
+        return lost
