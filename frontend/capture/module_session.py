@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.kernel_state import read_kernel, read_kernel_table
 from kleak.capture.modules import (
     ModuleLoader,
     ModuleTarget,
@@ -17,8 +18,8 @@ from kleak.capture.modules import (
 from kleak.capture.recording import read_session
 from kleak.capture.settle import AT_THE_END, BETWEEN_CYCLES, Patience, settle
 from kleak.capture.tracer import Limits, LoadRecord, Tracer
-from kleak.errors import KleakError, StoppedError, TargetError
-from kleak.model import Cycle, Session, Target
+from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError
+from kleak.model import Cycle, Session, Target, Trust
 from kleak.progress import Progress
 from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.symboliser import ModuleLoad, Symboliser
@@ -27,7 +28,8 @@ from kleak.symbols.symboliser import ModuleLoad, Symboliser
 @dataclass(frozen=True, slots=True)
 class ModuleRun:
     """What to do. ``exercise`` is a shell line. With ``init_may_fail`` a load whose init fails is
-    a cycle too. ``headers`` names a header tree.
+    a cycle too. ``headers`` names a header tree. ``keep`` outstanding allocations of a site are
+    kept.
     """
 
     target: ModuleTarget
@@ -37,6 +39,7 @@ class ModuleRun:
     headers: str | None
     limits: Limits
     timeouts: Timeouts
+    keep: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ class Outcome:
     failure: KleakError | None
 
 
-def trace_module(run: ModuleRun, progress: Progress) -> Outcome:
-    """Run the cycles and return what was seen.
+def trace_module(run: ModuleRun, progress: Progress, recorder: Recorder) -> Outcome:
+    """Run the cycles and return what was seen; ``recorder`` gets it after each cycle.
 
     A failure of the target, or Ctrl-C, ends the cycles but not the capture: what was seen so
     far is returned with it. Raises UnsupportedError where this machine cannot trace at all.
@@ -58,19 +61,28 @@ def trace_module(run: ModuleRun, progress: Progress) -> Outcome:
     tracer = Tracer(plan, find_headers(run.headers), modules=(run.target.name,), limits=run.limits)
     progress.say("compiling and attaching")
     with tracer:
-        capture = _Capture(run, tracer, progress)
+        capture = _Capture(run, tracer, progress, recorder)
         failure = capture.run_cycles()
         progress.say("reading the result")
-        return Outcome(capture.session(failure), failure)
+        session = capture.session(failure, finished=True)
+        try:
+            recorder.save(session)
+        except UnsupportedError as error:
+            failure = failure or error
+        return Outcome(session, failure)
 
 
 class _Capture:
     """One capture in progress."""
 
-    def __init__(self, run: ModuleRun, tracer: Tracer, progress: Progress) -> None:
+    def __init__(
+        self, run: ModuleRun, tracer: Tracer, progress: Progress, recorder: Recorder
+    ) -> None:
         self._run = run
         self._tracer = tracer
         self._progress = progress
+        self._recorder = recorder
+        self._observer = Observer((run.target.name,), run.cycles)
         self._table: KernelTable | None = None
         self._others: frozenset[tuple[str, int]] = frozenset()
         self._failures: dict[int, str] = {}
@@ -79,11 +91,12 @@ class _Capture:
         """Load, exercise, unload; settle. Returns what ended it early."""
         failure: KleakError | None = None
         patience = AT_THE_END
+        self._save_beginning()
         with ModuleLoader(self._run.target, self._run.timeouts) as loader:
             try:
                 for index in range(1, self._run.cycles + 1):
                     self._run_cycle(loader, index)
-            except TargetError as error:
+            except (TargetError, UnsupportedError) as error:
                 failure = error
             except KeyboardInterrupt:
                 failure = StoppedError("interrupted")
@@ -110,6 +123,7 @@ class _Capture:
             self._notice_modules()
         else:
             self._notice_modules()
+            self._sample("loaded", index)
             if self._run.exercise is not None:
                 run_exercise(
                     self._run.exercise,
@@ -117,7 +131,21 @@ class _Capture:
                 )
             self._progress.say(f"{doing}: unloading {name}")
             loader.unload()
+            self._sample("unloaded", index)
         self._settle(BETWEEN_CYCLES, doing)
+        self._sample("settled", index)
+        self._progress.say(f"{doing}: saving")
+        self._recorder.save(self.session(None, finished=False))
+
+    def _save_beginning(self) -> None:
+        """Save that the capture began: what ends it in the first cycle leaves that much."""
+        target = _describe(self._run.target)
+        self._sample("start", 0)
+        about = self._observer.describe(target, (), (), finished=False)
+        self._recorder.save(Session(read_kernel(), target, (), (), Trust(), None, about))
+
+    def _sample(self, when: str, cycle: int) -> None:
+        self._observer.sample(when, cycle, self._tracer.totals())
 
     def _notice_modules(self) -> None:
         """Take a snapshot of the kernel's symbols when other modules came or went."""
@@ -133,8 +161,8 @@ class _Capture:
     def _settle(self, patience: Patience, doing: str) -> None:
         settle(self._tracer.outstanding_count, patience, self._progress, doing)
 
-    def session(self, failure: KleakError | None) -> Session:
-        """Read the result."""
+    def session(self, failure: KleakError | None, *, finished: bool) -> Session:
+        """Read what there is so far; ``finished`` when no more will come."""
         if self._table is None:
             raise AssertionError("run_cycles() takes a snapshot of the symbols")
         loads = self._tracer.loads()
@@ -154,7 +182,14 @@ class _Capture:
         if failure is not None:
             notes.append(f"ended in cycle {max(1, len(cycles))} of {self._run.cycles}: {failure}")
         return read_session(
-            self._tracer, _describe(self._run.target), cycles, symboliser.resolve, notes=notes
+            self._tracer,
+            _describe(self._run.target),
+            cycles,
+            symboliser.resolve,
+            self._observer,
+            finished=finished,
+            keep=self._run.keep,
+            notes=notes,
         )
 
     def _cycle(self, record: LoadRecord) -> Cycle:

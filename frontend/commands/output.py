@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.tracer import Limits
 from kleak.errors import ExitStatus, UsageError
 from kleak.model import Report, Verdict
 from kleak.render import report_json, table
+from kleak.store.writer import SessionWriter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -101,6 +106,52 @@ def make_output(json: str | None, verbose: bool, fail_on: str, strict: bool) -> 
     output = Output(json, verbose, _VERDICTS[fail_on], strict)
     output.check()
     return output
+
+
+def session_options(command: _F) -> _F:
+    """Add the options that say what is saved, and where."""
+    for option in (
+        click.option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Session file to write, for kleak report. [default: kleak-TARGET-TIME.kleak]",
+        ),
+        click.option(
+            "--keep",
+            type=click.IntRange(0),
+            default=KEPT_OF_A_SITE,
+            show_default=True,
+            metavar="N",
+            help="Outstanding allocations of a site to save, with address, age and process.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def saved_session(output: str | None, target: str) -> Iterator[SessionWriter]:
+    """Make the session file ``output``, or one named after ``target`` and the time.
+
+    Says on standard error where it is, however the capture ends; a capture without a cycle
+    leaves none. Raises UsageError where it cannot be made.
+    """
+    path = Path(output or _default_name(target))
+    with SessionWriter(path) as writer:
+        try:
+            yield writer
+        finally:
+            if writer.saved_cycles == 0:
+                writer.discard()
+            else:
+                click.echo(f"session: {path} (kleak report shows it again)", err=True)
+
+
+def _default_name(target: str) -> str:
+    # A glob is no good in a file name, and a module's name is limited to 55 characters.
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", target).strip("-")[:55] or "kernel"
+    return f"kleak-{name}-{time.strftime('%Y%m%dT%H%M%S')}.kleak"
 
 
 def tracer_options(command: _F) -> _F:
