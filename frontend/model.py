@@ -312,10 +312,21 @@ class JudgedSite:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Sites that have something in common: ``key``. ``verdict`` is the surest of theirs."""
+
+    key: str
+    sites: int
+    outstanding: Tally
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The conclusions. ``sites`` is ranked, best first. kleak.render makes text of it.
 
-    ``merged`` are the sessions that it was made from, if there was more than one.
+    ``merged`` are the sessions that it was made from, if there was more than one. ``groups`` are
+    the sites by what ``grouped_by`` names, most bytes first, where that was asked for.
     """
 
     kernel: Kernel
@@ -324,3 +335,5 @@ class Report:
     trust: Trust
     sites: tuple[JudgedSite, ...]
     merged: tuple[MergedSession, ...] = ()
+    grouped_by: str | None = None
+    groups: tuple[Group, ...] = ()

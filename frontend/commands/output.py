@@ -24,7 +24,7 @@ from kleak.store.writer import SessionWriter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_VERDICTS = {verdict.label: verdict for verdict in sorted(Verdict, reverse=True)}
+VERDICTS = {verdict.label: verdict for verdict in sorted(Verdict, reverse=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +62,26 @@ class Output:
         if self.json == "-":
             click.echo(report_json.render(report), nl=False)
         elif self.json is not None:
-            _write_private(Path(self.json), report_json.render(report))
-        if self.strict and not report.trust.complete:
-            return ExitStatus.INCOMPLETE
-        if any(site.verdict >= self.fail_on for site in report.sites):
-            return ExitStatus.FOUND
-        return ExitStatus.CLEAN
+            write_private(Path(self.json), report_json.render(report).encode())
+        return status_of(report, self.fail_on, strict=self.strict)
 
 
-def _write_private(path: Path, text: str) -> None:
+def status_of(report: Report, fail_on: Verdict, *, strict: bool) -> ExitStatus:
+    """Return what a report decides."""
+    if strict and not report.trust.complete:
+        return ExitStatus.INCOMPLETE
+    if any(site.verdict >= fail_on for site in report.sites):
+        return ExitStatus.FOUND
+    return ExitStatus.CLEAN
+
+
+def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner may read: addresses and names are in it. Whole or not."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
@@ -90,7 +95,7 @@ def output_options(command: _F) -> _F:
         click.option("--verbose", is_flag=True, help="Whole stacks, every piece of evidence."),
         click.option(
             "--fail-on",
-            type=click.Choice(list(_VERDICTS)),
+            type=click.Choice(list(VERDICTS)),
             default=Verdict.LIKELY.label,
             show_default=True,
             help="Exit with 1 if a site has this verdict or a surer one.",
@@ -103,7 +108,7 @@ def output_options(command: _F) -> _F:
 
 def make_output(json: str | None, verbose: bool, fail_on: str, strict: bool) -> Output:
     """Return the Output of the options, checked. Raises UsageError."""
-    output = Output(json, verbose, _VERDICTS[fail_on], strict)
+    output = Output(json, verbose, VERDICTS[fail_on], strict)
     output.check()
     return output
 
