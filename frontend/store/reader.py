@@ -48,7 +48,9 @@ def read_session(path: Path) -> Session:
     try:
         if not is_session(path):
             raise UsageError(f"{path} is no kleak session")
-        return _read(path, _upgraded(path, _open(path)))
+        # Holds the file open until this is through, then as long as the session needs it.
+        allocations = _AllocationTable(_upgraded(path, _open(path)))
+        return _read(path, allocations)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     # Not only SQLite notices damage: a text may hold no UTF-8, a number may be a text.
@@ -125,7 +127,8 @@ class _Row(NamedTuple):
     target_build_id: str | None
 
 
-def _read(path: Path, database: sqlite3.Connection) -> Session:
+def _read(path: Path, allocations: _AllocationTable) -> Session:
+    database = allocations.database
     run = database.execute
     found = run(f"SELECT {', '.join(_Row._fields)} FROM session").fetchone()  # noqa: S608
     if found is None:
@@ -154,7 +157,7 @@ def _read(path: Path, database: sqlite3.Connection) -> Session:
             row.target_build_id,
         ),
         cycles=cycles,
-        sites=_read_sites(database, len(cycles)),
+        sites=_read_sites(allocations, len(cycles)),
         trust=_read_trust(database, row, len(cycles)),
         vmalloc_regions=regions if row.has_vmalloc_regions else None,
         circumstances=_read_circumstances(database, row),
@@ -165,8 +168,8 @@ def _list(database: sqlite3.Connection, query: str) -> list[Any]:
     return [value for (value,) in database.execute(query)]
 
 
-def _read_sites(database: sqlite3.Connection, cycles: int) -> tuple[TracedSite, ...]:
-    run = database.execute
+def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite, ...]:
+    run = allocations.database.execute
     frames = {}
     for number, module, symbol, offset, file, line in run(
         "SELECT id, module, symbol, offset, file, line FROM frames"
@@ -187,14 +190,13 @@ def _read_sites(database: sqlite3.Connection, cycles: int) -> tuple[TracedSite, 
             "SELECT site, min(rowid), count(*) FROM allocations GROUP BY site"
         )
     }
-    table = _AllocationTable(database)
     sites = [
         TracedSite(
             allocator,
             tuple(stacks[number]),
             tuple(tallies[number]),
             requested,
-            _Kept(table, *places[number]) if number in places else (),
+            _Kept(allocations, *places[number]) if number in places else (),
         )
         for number, allocator, requested in run(
             "SELECT id, allocator, requested_bytes FROM sites ORDER BY id"
@@ -214,12 +216,12 @@ class _AllocationTable:
     """Table ``allocations``, open as long as a session refers to it."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
+        self.database = database
         finalize(self, database.close)
 
     def read(self, first: int, number: int) -> tuple[Allocation, ...]:
         """Return the rows ``first`` and following; those of a site lie together."""
-        rows = self._database.execute(
+        rows = self.database.execute(
             "SELECT address, size_bytes, requested_bytes, allocated_at_ns, cycle, pid, comm "
             "FROM allocations WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
             (first, first + number - 1),
