@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kleak.capture.circumstances import Observer, Recorder
@@ -86,6 +87,10 @@ class _Capture:
         self._table: KernelTable | None = None
         self._others: frozenset[tuple[str, int]] = frozenset()
         self._failures: dict[int, str] = {}
+        self._symboliser: Symboliser | None = None
+        self._symboliser_table: KernelTable | None = None
+        self._placed = 0
+        self._misfits: list[str] = []
 
     def run_cycles(self) -> KleakError | None:
         """Load, exercise, unload; settle. Returns what ended it early."""
@@ -166,18 +171,8 @@ class _Capture:
         if self._table is None:
             raise AssertionError("run_cycles() takes a snapshot of the symbols")
         loads = self._tracer.loads()
-        image = self._run.target.image
-        symboliser = Symboliser(self._table)
-        notes = []
-        for record in loads:
-            load = _module_load(record, self._run.target)
-            if load.fits:
-                symboliser.add(load)
-            else:
-                notes.append(
-                    f"the module loaded in cycle {record.cycle} is not the one in "
-                    f"{image.path}: its functions have no names"
-                )
+        symboliser = self._symbols(self._table, loads)
+        notes = list(self._misfits)
         cycles = [self._cycle(record) for record in loads]
         if failure is not None:
             notes.append(f"ended in cycle {max(1, len(cycles))} of {self._run.cycles}: {failure}")
@@ -191,6 +186,23 @@ class _Capture:
             keep=self._run.keep,
             notes=notes,
         )
+
+    def _symbols(self, table: KernelTable, loads: Sequence[LoadRecord]) -> Symboliser:
+        """Return names for ``table`` and ``loads``; what is known from earlier cycles is kept."""
+        if self._symboliser is None or self._symboliser_table is not table:
+            self._symboliser, self._symboliser_table = Symboliser(table), table
+            self._placed, self._misfits = 0, []
+        for record in loads[self._placed :]:
+            load = _module_load(record, self._run.target)
+            if load.fits:
+                self._symboliser.add(load)
+            else:
+                self._misfits.append(
+                    f"the module loaded in cycle {record.cycle} is not the one in "
+                    f"{load.image.path}: its functions have no names"
+                )
+        self._placed = len(loads)
+        return self._symboliser
 
     def _cycle(self, record: LoadRecord) -> Cycle:
         return Cycle(

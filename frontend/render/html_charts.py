@@ -12,7 +12,7 @@ from kleak.units import size
 
 MAX_BARS = 120
 _BARS_HEIGHT = 44.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 710.0, 20.0, 170.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 700.0, 20.0, 170.0
 _SPARK_WIDTH, _SPARK_HEIGHT = 160.0, 28.0
 _LABELLED_CYCLES = 20
 
@@ -102,7 +102,10 @@ def _timeline(capture: Capture, samples: Sequence[MemorySample]) -> dict[str, An
             {"at": f"{x(start + length * part // 4):.1f}", "text": f"{length * part / 4e9:.0f} s"}
             for part in range(5)
         ],
-        "caption": printable(f"{capture.name}: dashed lines are {what}; numbers are cycles."),
+        "caption": printable(
+            f"{capture.name}: dashed lines are {what}; numbers are cycles. All that the tracer "
+            "counted, the allocators' own bookkeeping and guard pages included."
+        ),
     }
 
 
