@@ -180,10 +180,10 @@ def chromium(program: str) -> Iterator[Page]:
         # The descriptors have to be 3 and 4, whatever is open here.
         process = subprocess.Popen(
             [
-                "sh",
+                "bash",  # dash takes descriptors of one digit only
                 "-c",
                 f'exec "$@" 3<&{commands_read} 4>&{answers_write}',
-                "sh",
+                "bash",
                 *argv,
             ],
             pass_fds=(commands_read, answers_write),

@@ -76,7 +76,14 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
             ),
             TracedSite("vmalloc", LEAK, tallies, None, ()),
         ),
-        Trust({"a": 1}, {"b": 2}, {"growth": "used", "x": "absent: é"}, ("one", "two")),
+        Trust(
+            {"a": 1},
+            {"b": 2},
+            {"frees": 3},
+            {"kfree": "fentry"},
+            {"growth": "used", "x": "absent: é"},
+            ("one", "two"),
+        ),
         (VmallocRegion(0xFFFFC90000000000, 8192, None, "VM_ALLOC", "f+0x1/0x2"),),
         Circumstances(
             "0.1.0",
@@ -110,7 +117,7 @@ def hostile() -> Session:
     return replace(
         made,
         kernel=Kernel(bad, bad, bad),
-        trust=Trust({bad: 3}, {bad: 1}, {bad: bad, "growth": "used"}, (bad,)),
+        trust=Trust({bad: 3}, {bad: 1}, {bad: 1}, {bad: bad}, {bad: bad, "growth": "used"}, (bad,)),
         circumstances=replace(
             everything().circumstances,
             kleak_version=bad,

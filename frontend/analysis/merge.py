@@ -1,9 +1,9 @@
 """Several sessions of one target, of a fleet or of many kernels, as one report.
 
-A site is the same in two sessions of the same build (kernel release and build-id) if its stack is.
-Between builds offsets and lines move, so there it is the same if the functions from the allocator
-up to the target's last one are; sites of one build that this does not tell apart (two calls in one
-function) are matched in the order of their offsets.
+A site is told by the frames from the allocator's caller to the target's outermost one. In sessions
+of the same build (kernel release and build-id) it is the same if these are. Between builds offsets
+and lines move, so there it is the same if the functions are; sites of one build that this does not
+tell apart (two calls in one function) are matched in the order of their offsets.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
     stacks: defaultdict[tuple[_Build, _Path], set[Frames]] = defaultdict(set)
     for one in judged:
         for site in one.report.sites:
-            stacks[_build(one), _path(site, one.report.target)].add(site.frames)
+            shown = _telling(site, one.report.target)
+            stacks[_build(one), _path(site.allocator, shown)].add(shown)
     order = {
         (build, path, frames): position
         for (build, path), same in stacks.items()
@@ -87,9 +88,10 @@ def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
     }
     return [
         [
-            (path, order[_build(one), path, site.frames])
+            (path, order[_build(one), path, shown])
             for site in one.report.sites
-            for path in (_path(site, one.report.target),)
+            for shown in (_telling(site, one.report.target),)
+            for path in (_path(site.allocator, shown),)
         ]
         for one in judged
     ]
@@ -104,15 +106,14 @@ def _build(one: Judged) -> _Build:
     return one.report.kernel.release, one.report.target.build_id
 
 
-def _path(site: JudgedSite, target: Target) -> _Path:
-    """The functions that tell a site: from the allocator's caller to the target's outermost."""
-    frames = site.frames
-    last = max((i for i, frame in enumerate(frames) if in_scope(frame, target)), default=None)
-    shown = frames if last is None else frames[: last + 1]
-    return (
-        site.allocator,
-        tuple((frame.module or "", base_name(frame.symbol or "")) for frame in shown),
-    )
+def _telling(site: JudgedSite, target: Target) -> Frames:
+    """The frames that tell a site: from the allocator's caller to the target's outermost one."""
+    last = max((i for i, frame in enumerate(site.frames) if in_scope(frame, target)), default=None)
+    return site.frames if last is None else site.frames[: last + 1]
+
+
+def _path(allocator: str, shown: Frames) -> _Path:
+    return allocator, tuple((frame.module or "", base_name(frame.symbol or "")) for frame in shown)
 
 
 def _offsets(frames: Frames) -> tuple[int, ...]:
@@ -157,6 +158,8 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
 def _merge_trust(judged: Sequence[Judged]) -> Trust:
     lost: defaultdict[str, int] = defaultdict(int)
     repaired: defaultdict[str, int] = defaultdict(int)
+    observed: defaultdict[str, int] = defaultdict(int)
+    means: dict[str, str] = {}
     witnesses: dict[str, str] = {}
     notes = []
     for one in judged:
@@ -165,11 +168,17 @@ def _merge_trust(judged: Sequence[Judged]) -> Trust:
             lost[reason] += number
         for reason, number in trust.repaired.items():
             repaired[reason] += number
+        for event, number in trust.observed.items():
+            observed[event] += number
+        for event, how in trust.means.items():
+            known = means.setdefault(event, how)
+            if how not in known.split(" or "):
+                means[event] = f"{known} or {how}"
         for witness, state in trust.witnesses.items():
             if witnesses.get(witness, "used") == "used":
                 witnesses[witness] = state
         notes += [f"{one.name}: {note}" for note in trust.notes]
-    return Trust(dict(lost), dict(repaired), witnesses, tuple(notes))
+    return Trust(dict(lost), dict(repaired), dict(observed), means, witnesses, tuple(notes))
 
 
 def _describe(one: Judged) -> MergedSession:

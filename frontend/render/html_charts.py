@@ -32,7 +32,7 @@ def bars(per_cycle: Sequence[Tally] | None) -> dict[str, Any]:
                 "y": f"{_BARS_HEIGHT - height:.1f}",
                 "width": step - 2,
                 "height": f"{height:.1f}",
-                "title": f"cycle {position + 1}: {tally.count} objects, {size(tally.size_bytes)}",
+                "title": f"cycle {position + 1}: {_objects(tally)}, {size(tally.size_bytes)}",
             }
         )
     return {
@@ -40,6 +40,10 @@ def bars(per_cycle: Sequence[Tally] | None) -> dict[str, Any]:
         "bars_width": step * len(per_cycle),
         "bars_label": ", ".join(str(tally.count) for tally in per_cycle),
     }
+
+
+def _objects(tally: Tally) -> str:
+    return "1 object" if tally.count == 1 else f"{tally.count} objects"
 
 
 def timelines(captures: Sequence[Capture]) -> list[dict[str, Any]]:
@@ -68,7 +72,7 @@ def _timeline(capture: Capture, samples: Sequence[MemorySample]) -> dict[str, An
             "x": f"{x(sample.time_ns):.1f}",
             "y": f"{y(sample.outstanding.size_bytes):.1f}",
             "title": f"{_moment(sample)}, {(sample.time_ns - start) / 1e9:.1f} s: "
-            f"{sample.outstanding.count} objects, {size(sample.outstanding.size_bytes)}",
+            f"{_objects(sample.outstanding)}, {size(sample.outstanding.size_bytes)}",
         }
         for sample in samples
     ]
@@ -110,7 +114,8 @@ def _timeline(capture: Capture, samples: Sequence[MemorySample]) -> dict[str, An
 
 
 def _moment(sample: MemorySample) -> str:
-    return sample.when if sample.cycle == 0 else f"cycle {sample.cycle} {sample.when}"
+    when = printable(sample.when)
+    return when if sample.cycle == 0 else f"cycle {sample.cycle} {when}"
 
 
 def memory(captures: Sequence[Capture]) -> list[dict[str, Any]]:

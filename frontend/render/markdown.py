@@ -47,7 +47,9 @@ def _head(report: Report) -> str:
     if target.build_id is not None:
         lines.append(f"- module build-id: {_code(target.build_id)}")
     lost = ", ".join(counted(report.trust.lost))
-    lines.append(f"- trace: {'complete' if report.trust.complete else f'INCOMPLETE, lost: {lost}'}")
+    lines.append(
+        f"- trace: {'complete' if report.trust.complete else f'INCOMPLETE, lost: {_inline(lost)}'}"
+    )
     lines += [f"- note: {_inline(note)}" for note in report.trust.notes]
     return "\n".join(lines) + "\n"
 

@@ -16,6 +16,8 @@ from kleak.render.table import frame_text
 def render(material: Material, look: Look) -> bytes:
     """One row a site of each capture; captures are not merged here, that is the query's job.
 
+    A capture without sites has one row, in which all that tells of a site is null.
+
     Raises UnsupportedError without pyarrow.
     """
     try:
@@ -25,11 +27,13 @@ def render(material: Material, look: Look) -> bytes:
         raise UnsupportedError(
             "the format parquet needs pyarrow: pip install kleak[parquet]"
         ) from error
-    rows = [
-        {**_session(capture), **_site(site, site_id)}
-        for capture in material.captures
-        for site, site_id in zip(capture.report.sites, capture.site_ids, strict=True)
-    ]
+    rows: list[dict[str, Any]] = []
+    for capture in material.captures:
+        session = _session(capture)
+        rows += [
+            {**session, **_site(site, site_id)}
+            for site, site_id in zip(capture.report.sites, capture.site_ids, strict=True)
+        ] or [session]
     table = pyarrow.Table.from_pylist(rows, schema=_schema(pyarrow))
     file = io.BytesIO()
     parquet.write_table(table, file, compression="zstd")

@@ -274,6 +274,8 @@ def _read_trust(database: sqlite3.Connection, row: _Row, cycles: int) -> Trust:
     return Trust(
         lost,
         dict(run("SELECT reason, number FROM repairs").fetchall()),
+        dict(run("SELECT event, number FROM observations").fetchall()),
+        dict(run("SELECT event, how FROM means").fetchall()),
         dict(run("SELECT name, state FROM witnesses").fetchall()),
         tuple(notes),
     )

@@ -25,6 +25,8 @@ _SMALL_TABLES = (
     "allocations",
     "losses",
     "repairs",
+    "observations",
+    "means",
     "witnesses",
     "notes",
     "build_ids",
@@ -191,6 +193,8 @@ class SessionWriter:
         trust = session.trust
         self._insert("losses", 2, trust.lost.items())
         self._insert("repairs", 2, trust.repaired.items())
+        self._insert("observations", 2, trust.observed.items())
+        self._insert("means", 2, trust.means.items())
         self._insert("witnesses", 2, trust.witnesses.items())
         self._insert("notes", 2, enumerate(trust.notes))
 
