@@ -87,11 +87,19 @@ def main() -> None:
         print(f"save         {_spread(saves)}  (at most {SAVED_WITHIN_S:.0f} s)")
         print(f"size         {megabytes:.1f} MB  (at most {SAVED_WITHIN_MB:.0f} MB)")
         for options in ((), ("--format", "html"), ("--group-by", "process")):
+            before = _cpu_seconds()
             times = [_report(path, options) for _ in range(REPEATS)]
+            cpu = (_cpu_seconds() - before) / REPEATS
             limit = f"  (at most {REPORTED_WITHIN_S:.0f} s)" if not options else ""
-            print(f"report {' '.join(options) or 'text':<24} {_spread(times)}{limit}")
+            shown = " ".join(options) or "text"
+            print(f"report {shown:<20} {_spread(times)}, {cpu:.2f} s of CPU{limit}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"most memory of a report: {peak:.0f} MB")
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _report(path: Path, options: tuple[str, ...]) -> float:
