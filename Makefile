@@ -19,7 +19,7 @@ demo: setup ## find the leaks of examples/leaky in a virtual machine
 	[ $$status -eq 1 ] || { \
 		echo "demo: expected exit status 1 (leaks found), got $$status" >&2; exit 1; }
 
-test: setup ## all three tiers of tests; ARGS='...' goes to pytest
+test: setup ## all tiers of tests; ARGS='...' goes to pytest
 	@$(PYTHON) -m pytest $(ARGS)
 
 check: setup imports ## linters, types, formats

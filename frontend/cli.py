@@ -14,12 +14,13 @@ from kleak.commands.analyze import analyze
 from kleak.commands.collect import collect
 from kleak.commands.explain import explain
 from kleak.commands.module import module
+from kleak.commands.report import report
 from kleak.commands.run import run
 from kleak.commands.triage import triage
 from kleak.commands.vm import vm
 from kleak.errors import ExitStatus, KleakError
 
-COMMANDS = (module, run, vm, triage, collect, analyze, explain)
+COMMANDS = (module, run, report, vm, triage, collect, analyze, explain)
 
 
 class _Group(click.Group):

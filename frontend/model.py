@@ -6,8 +6,10 @@ Stacks are innermost frame first, as kernel people read them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 # --- shared by both -----------------------------------------------------------------------
 
@@ -46,10 +48,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The kernel that was observed."""
+    """The kernel that was observed. ``build_id`` is hexadecimal, None where it has none."""
 
     release: str
     machine: str
+    build_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +113,11 @@ class CycleTally:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """One outstanding allocation."""
+class Allocation(NamedTuple):
+    """One outstanding allocation.
+
+    No dataclass: a session may keep a million, and a frozen one takes three times as long to make.
+    """
 
     address: int
     size_bytes: int
@@ -139,7 +144,7 @@ class TracedSite:
     frames: tuple[Frame, ...]
     cycles: tuple[CycleTally, ...]
     requested_bytes: int | None = None
-    kept: tuple[Allocation, ...] = ()
+    kept: Sequence[Allocation] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,64 @@ class VmallocRegion:
 
 
 @dataclass(frozen=True, slots=True)
+class MemorySample:
+    """What was outstanding at one moment of a capture.
+
+    ``when`` is "start", "loaded", "unloaded" (or the command has ended) or "settled"; ``cycle``
+    is 0 at the start. ``meminfo_bytes`` are fields of /proc/meminfo.
+    """
+
+    time_ns: int
+    when: str
+    cycle: int
+    outstanding: Tally
+    meminfo_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of the machine that was changed for a while. ``restored``: it is as before."""
+
+    path: str
+    before: str
+    during: str
+    restored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a witness said, word for word: the text of a report of the kernel."""
+
+    witness: str
+    taken_at_ns: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """When, where and how a session was captured. Nothing of it decides a verdict.
+
+    ``started_at`` is Unix time in seconds. ``read_at_ns`` is when the outstanding allocations
+    were read; ages count back from it. ``scope`` are the modules or globs that counted.
+    ``planned_cycles`` is how many were asked for. ``finished`` is False where the capture was
+    killed: what is there was read after the last whole cycle. ``build_ids`` are those of the
+    modules, by name.
+    """
+
+    kleak_version: str | None = None
+    host: str | None = None
+    started_at: float | None = None
+    read_at_ns: int | None = None
+    scope: tuple[str, ...] = ()
+    planned_cycles: int | None = None
+    finished: bool = True
+    build_ids: Mapping[str, str] = field(default_factory=dict)
+    settings: tuple[Setting, ...] = ()
+    samples: tuple[MemorySample, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """Everything that one capture saw. Analysis needs nothing else.
 
@@ -177,6 +240,7 @@ class Session:
     sites: tuple[TracedSite, ...]
     trust: Trust
     vmalloc_regions: tuple[VmallocRegion, ...] | None = None
+    circumstances: Circumstances = field(default_factory=Circumstances)
 
 
 # --- concluded ----------------------------------------------------------------------------
@@ -206,12 +270,33 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """One site in one of several sessions that were merged. ``session`` names that session."""
+
+    session: str
+    outstanding: Tally
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class MergedSession:
+    """One of several sessions that were merged. ``started_at`` is Unix time in seconds."""
+
+    name: str
+    kernel: Kernel
+    build_id: str | None
+    started_at: float | None
+    cycles: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedSite:
     """One leak site with its verdict. ``frames[0]`` is the first frame that is no allocator.
 
     ``allocator_frames`` are the allocator's own frames that were stripped, innermost first.
     ``per_cycle`` is outstanding by the cycle that allocated it, None where cycles are unknown.
-    ``score`` is 0 to 100.
+    ``score`` is 0 to 100. ``sightings`` are the sessions that have it, where several were merged.
     """
 
     rank: int
@@ -224,14 +309,32 @@ class JudgedSite:
     evidence: tuple[Evidence, ...]
     requested_bytes: int | None = None
     allocator_frames: tuple[Frame, ...] = ()
+    sightings: tuple[Sighting, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sites that have something in common: ``key``. ``verdict`` is the surest of theirs."""
+
+    key: str
+    sites: int
+    outstanding: Tally
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The conclusions. ``sites`` is ranked, best first. kleak.render makes text of it."""
+    """The conclusions. ``sites`` is ranked, best first. kleak.render makes text of it.
+
+    ``merged`` are the sessions that it was made from, if there was more than one. ``groups`` are
+    the sites by what ``grouped_by`` names, most bytes first, where that was asked for.
+    """
 
     kernel: Kernel
     target: Target
     cycles: int
     trust: Trust
     sites: tuple[JudgedSite, ...]
+    merged: tuple[MergedSession, ...] = ()
+    grouped_by: str | None = None
+    groups: tuple[Group, ...] = ()

@@ -1,7 +1,7 @@
-"""The three tiers of tests: pure, host and vm.
+"""The tiers of tests: pure, host, vm and tools.
 
 Tests in tests/host and tests/vm, or marked so, need what this machine may not have. Such a test
-is skipped with the reason, and the reason stands at the end of the run; KLEAK_REQUIRE=host,vm
+is skipped with the reason, and the reason stands at the end of the run; KLEAK_REQUIRE=host,vm,tools
 turns every skip of a demanded tier, whoever asked for it, into a failure.
 """
 
@@ -21,7 +21,7 @@ from kleak.capture.headers import find_headers
 from kleak.errors import KleakError
 from kleak.vm import find_kernel, virtme_run
 
-TIERS = ("host", "vm")
+TIERS = ("host", "vm", "tools")
 HERE = Path(__file__).parent
 
 outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -41,6 +41,8 @@ def demanded() -> frozenset[str]:
 def why_not(tier: str) -> str | None:
     """Return why ``tier`` cannot run here, None if it can."""
     try:
+        if tier == "tools":
+            return None  # each test needs another program, and skips without it
         if tier == "vm":
             virtme_run()
             find_kernel()

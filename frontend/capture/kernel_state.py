@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from kleak.capture.machine import real_addresses
@@ -11,17 +13,20 @@ from kleak.errors import UnsupportedError
 from kleak.model import Kernel, VmallocRegion
 from kleak.parsers import vmallocinfo
 from kleak.parsers.code_location import AddressKind
+from kleak.parsers.elf_notes import parse_build_id
 from kleak.parsers.kallsyms import HiddenAddressesError
 from kleak.symbols.kernel_table import KernelTable
 
 _KALLSYMS = Path("/proc/kallsyms")
 _VMALLOCINFO = Path("/proc/vmallocinfo")
+_NOTES = Path("/sys/kernel/notes")
 
 
 def read_kernel() -> Kernel:
     """Return which kernel is running."""
     name = os.uname()
-    return Kernel(name.release, name.machine)
+    build_id = parse_build_id(_NOTES.read_bytes()) if _NOTES.exists() else None
+    return Kernel(name.release, name.machine, build_id)
 
 
 def read_kernel_table() -> KernelTable:
@@ -37,23 +42,41 @@ def read_kernel_table() -> KernelTable:
             raise UnsupportedError("this kernel has no /proc/kallsyms (CONFIG_KALLSYMS)") from error
 
 
-def read_vmalloc_regions() -> tuple[VmallocRegion, ...] | str:
-    """Return the regions of /proc/vmallocinfo, or why there are none with real addresses."""
+@dataclass(frozen=True, slots=True)
+class VmallocReport:
+    """What /proc/vmallocinfo said. ``regions`` is None where it gave no real addresses, or could
+    not be read; ``state`` is then why, else "used". ``text`` is None where it could not be read.
+    """
+
+    regions: tuple[VmallocRegion, ...] | None
+    state: str
+    text: str | None
+
+
+def read_vmalloc_regions() -> VmallocReport:
+    """Read /proc/vmallocinfo, with real addresses where the kernel gives them."""
     try:
-        with real_addresses(), _VMALLOCINFO.open("rb") as report:
-            regions = list(vmallocinfo.stream(report, errors="collect", problems=[]))
+        with real_addresses():
+            report = _VMALLOCINFO.read_bytes()
     except OSError as error:
-        return f"{_VMALLOCINFO}: {error.strerror}"
+        return VmallocReport(None, f"{_VMALLOCINFO}: {error.strerror}", None)
+    text = report.decode(errors="replace")
+    regions = list(vmallocinfo.stream(BytesIO(report), errors="collect", problems=[]))
     if any(region.address_kind is not AddressKind.REAL for region in regions):
-        return f"{_VMALLOCINFO} gives no real addresses here (lockdown, or no CAP_SYSLOG)"
-    return tuple(
-        VmallocRegion(
-            region.start,
-            region.size_bytes,
-            region.pages,
-            region.kind,
-            None if region.caller is None else str(region.caller),
-        )
-        for region in regions
-        if region.start is not None
+        why = f"{_VMALLOCINFO} gives no real addresses here (lockdown, or no CAP_SYSLOG)"
+        return VmallocReport(None, why, text)
+    return VmallocReport(
+        tuple(
+            VmallocRegion(
+                region.start,
+                region.size_bytes,
+                region.pages,
+                region.kind,
+                None if region.caller is None else str(region.caller),
+            )
+            for region in regions
+            if region.start is not None
+        ),
+        "used",
+        text,
     )

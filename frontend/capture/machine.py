@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kleak.errors import UnsupportedError
+from kleak.model import Setting
 
 KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")
+
+
+_changes: dict[str, Setting] = {}
 
 
 def require_root() -> None:
@@ -26,10 +30,17 @@ def setting(path: Path, value: str) -> Iterator[None]:
         yield
         return
     path.write_text(value)
+    _changes[str(path)] = Setting(str(path), before.strip(), value, restored=False)
     try:
         yield
     finally:
         path.write_text(before)
+        _changes[str(path)] = Setting(str(path), before.strip(), value, restored=True)
+
+
+def setting_changes() -> tuple[Setting, ...]:
+    """Return the settings that this process changed, each once, the first changed first."""
+    return tuple(_changes.values())
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.kernel_state import read_kernel, read_kernel_table
 from kleak.capture.machine import require_root
 from kleak.capture.modules import (
     ModuleLoader,
@@ -19,8 +21,8 @@ from kleak.capture.recording import read_session
 from kleak.capture.records import Limits, LoadRecord
 from kleak.capture.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
 from kleak.capture.tracer import Tracer
-from kleak.errors import KleakError, StoppedError, TargetError
-from kleak.model import Cycle, Session, Target
+from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError
+from kleak.model import Cycle, Session, Target, Trust
 from kleak.progress import Progress
 from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.symboliser import ModuleLoad, Symboliser
@@ -29,7 +31,8 @@ from kleak.symbols.symboliser import ModuleLoad, Symboliser
 @dataclass(frozen=True, slots=True)
 class ModuleRun:
     """What to do. ``exercise`` is a shell line. With ``init_may_fail`` a load whose init fails is
-    a cycle too. ``headers`` names a header tree.
+    a cycle too. ``headers`` names a header tree. ``keep`` outstanding allocations of a site are
+    kept.
     """
 
     target: ModuleTarget
@@ -39,6 +42,7 @@ class ModuleRun:
     headers: str | None
     limits: Limits
     timeouts: Timeouts
+    keep: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,15 @@ class Outcome:
     failure: KleakError | None
 
 
-def trace_module(run: ModuleRun, progress: Progress) -> Outcome:
-    """Run the cycles and return what was seen.
+def trace_module(run: ModuleRun, progress: Progress, recorder: Recorder) -> Outcome:
+    """Run the cycles and return what was seen; ``recorder`` gets it after each cycle.
 
     A failure of the target, or Ctrl-C, ends the cycles but not the capture: what was seen so
     far is returned with it. Raises UnsupportedError where this machine cannot trace at all.
     """
     require_root()
     with module_tracer(run, progress) as tracer:
-        return capture_module(run, tracer, progress)
+        return capture_module(run, tracer, progress, recorder)
 
 
 def module_tracer(run: ModuleRun, progress: Progress) -> Tracer:
@@ -68,37 +72,53 @@ def module_tracer(run: ModuleRun, progress: Progress) -> Tracer:
     return Tracer(plan, find_headers(run.headers), modules=(run.target.name,), limits=run.limits)
 
 
-def capture_module(run: ModuleRun, tracer: Tracer, progress: Progress) -> Outcome:
+def capture_module(
+    run: ModuleRun, tracer: Tracer, progress: Progress, recorder: Recorder
+) -> Outcome:
     """Run the cycles under a tracer that is attached, and fresh or reset to this module.
 
     As trace_module(): many runs may share the programs that one tracer has compiled.
     """
-    capture = _Capture(run, tracer, progress)
+    capture = _Capture(run, tracer, progress, recorder)
     failure = capture.run_cycles()
     progress.say("reading the result")
-    return Outcome(capture.session(failure), failure)
+    session = capture.session(failure, finished=True)
+    try:
+        recorder.save(session)
+    except UnsupportedError as error:
+        failure = failure or error
+    return Outcome(session, failure)
 
 
 class _Capture:
     """One capture in progress."""
 
-    def __init__(self, run: ModuleRun, tracer: Tracer, progress: Progress) -> None:
+    def __init__(
+        self, run: ModuleRun, tracer: Tracer, progress: Progress, recorder: Recorder
+    ) -> None:
         self._run = run
         self._tracer = tracer
         self._progress = progress
+        self._recorder = recorder
+        self._observer = Observer((run.target.name,), run.cycles)
         self._table: KernelTable | None = None
         self._others: frozenset[tuple[str, int]] = frozenset()
         self._failures: dict[int, str] = {}
+        self._symboliser: Symboliser | None = None
+        self._symboliser_table: KernelTable | None = None
+        self._placed = 0
+        self._misfits: list[str] = []
 
     def run_cycles(self) -> KleakError | None:
         """Load, exercise, unload; settle. Returns what ended it early."""
         failure: KleakError | None = None
         patience = patience_at_the_end(sees_kfree_rcu=self._tracer.sees_kfree_rcu)
+        self._save_beginning()
         try:
             with ModuleLoader(self._run.target, self._run.timeouts) as loader:
                 for index in range(1, self._run.cycles + 1):
                     self._run_cycle(loader, index)
-        except TargetError as error:
+        except (TargetError, UnsupportedError) as error:
             failure = error
         except KeyboardInterrupt:
             failure = StoppedError("interrupted")
@@ -125,6 +145,7 @@ class _Capture:
             self._notice_modules()
         else:
             self._notice_modules()
+            self._sample("loaded", index)
             if self._run.exercise is not None:
                 run_exercise(
                     self._run.exercise,
@@ -132,7 +153,21 @@ class _Capture:
                 )
             self._progress.say(f"{doing}: unloading {name}")
             loader.unload()
+            self._sample("unloaded", index)
         self._settle(BETWEEN_CYCLES, doing)
+        self._sample("settled", index)
+        self._progress.say(f"{doing}: saving")
+        self._recorder.save(self.session(None, finished=False))
+
+    def _save_beginning(self) -> None:
+        """Save that the capture began: what ends it in the first cycle leaves that much."""
+        target = _describe(self._run.target)
+        self._sample("start", 0)
+        about = self._observer.describe(target, (), (), finished=False)
+        self._recorder.save(Session(read_kernel(), target, (), (), Trust(), None, about))
+
+    def _sample(self, when: str, cycle: int) -> None:
+        self._observer.sample(when, cycle, self._tracer.totals())
 
     def _notice_modules(self) -> None:
         """Take a snapshot of the kernel's symbols when other modules came or went."""
@@ -148,29 +183,43 @@ class _Capture:
     def _settle(self, patience: Patience, doing: str) -> None:
         settle(self._tracer.outstanding_count, patience, self._progress, doing)
 
-    def session(self, failure: KleakError | None) -> Session:
-        """Read the result."""
+    def session(self, failure: KleakError | None, *, finished: bool) -> Session:
+        """Read what there is so far; ``finished`` when no more will come."""
         if self._table is None:
             raise AssertionError("run_cycles() takes a snapshot of the symbols")
         loads = self._tracer.loads()
-        image = self._run.target.image
-        symboliser = Symboliser(self._table)
-        notes = []
-        for record in loads:
-            load = _module_load(record, self._run.target)
-            if load.fits:
-                symboliser.add(load)
-            else:
-                notes.append(
-                    f"the module loaded in cycle {record.cycle} is not the one in "
-                    f"{image.path}: its functions have no names"
-                )
+        symboliser = self._symbols(self._table, loads)
+        notes = list(self._misfits)
         cycles = [self._cycle(record) for record in loads]
         if failure is not None:
             notes.append(f"ended in cycle {max(1, len(cycles))} of {self._run.cycles}: {failure}")
         return read_session(
-            self._tracer, _describe(self._run.target), cycles, symboliser.resolve, notes=notes
+            self._tracer,
+            _describe(self._run.target),
+            cycles,
+            symboliser.resolve,
+            self._observer,
+            finished=finished,
+            keep=self._run.keep,
+            notes=notes,
         )
+
+    def _symbols(self, table: KernelTable, loads: Sequence[LoadRecord]) -> Symboliser:
+        """Return names for ``table`` and ``loads``; what is known from earlier cycles is kept."""
+        if self._symboliser is None or self._symboliser_table is not table:
+            self._symboliser, self._symboliser_table = Symboliser(table), table
+            self._placed, self._misfits = 0, []
+        for record in loads[self._placed :]:
+            load = _module_load(record, self._run.target)
+            if load.fits:
+                self._symboliser.add(load)
+            else:
+                self._misfits.append(
+                    f"the module loaded in cycle {record.cycle} is not the one in "
+                    f"{load.image.path}: its functions have no names"
+                )
+        self._placed = len(loads)
+        return self._symboliser
 
     def _cycle(self, record: LoadRecord) -> Cycle:
         return Cycle(

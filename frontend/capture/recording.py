@@ -1,14 +1,16 @@
-"""Reading a finished capture out of the kernel: the Session, with what the tracer missed."""
+"""Reading a capture out of the kernel: the Session, with what the tracer missed."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
+from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
 from kleak.capture.records import Counters
 from kleak.capture.sites import Resolve, build_sites
 from kleak.capture.tracer import Tracer
-from kleak.model import Cycle, Session, Target, Trust
+from kleak.model import Answer, Cycle, Session, Target, Trust
 
 KEPT_OF_A_SITE = 1000
 SHOWN_CACHES = 5
@@ -42,13 +44,22 @@ def read_session(
     target: Target,
     cycles: Sequence[Cycle],
     resolve: Resolve,
+    observer: Observer,
     *,
+    finished: bool,
+    keep: int = KEPT_OF_A_SITE,
     notes: Sequence[str] = (),
 ) -> Session:
-    """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too."""
-    regions = read_vmalloc_regions()
+    """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
+
+    ``keep``: outstanding allocations kept of a site. ``finished``: no more cycles will come.
+    """
+    report = read_vmalloc_regions()
+    answers = []
+    if report.text is not None:
+        answers.append(Answer("vmallocinfo", time.monotonic_ns(), report.text))
     witnesses = {"outstanding": "used", "growth": "used"}
-    witnesses["vmallocinfo"] = regions if isinstance(regions, str) else "used"
+    witnesses["vmallocinfo"] = report.state
     counters = tracer.counters()
     sites = build_sites(
         tracer.totals(),
@@ -56,7 +67,7 @@ def read_session(
         tracer.outstanding(),
         resolve,
         cycles=len(cycles),
-        keep=KEPT_OF_A_SITE,
+        keep=keep,
     )
     return Session(
         read_kernel(),
@@ -71,7 +82,8 @@ def read_session(
             witnesses,
             (*tracer.notes, *notes, *_remarks(counters, tracer.reused_by_cache())),
         ),
-        None if isinstance(regions, str) else regions,
+        report.regions,
+        observer.describe(target, sites, answers, finished=finished),
     )
 
 

@@ -8,16 +8,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.kernel_state import read_kernel, read_kernel_table
 from kleak.capture.machine import require_root
 from kleak.capture.recording import read_session
 from kleak.capture.records import Limits, SymbolScope
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
 from kleak.capture.tracer import Tracer
-from kleak.errors import KleakError, StoppedError, TargetError, UsageError
-from kleak.model import Cycle, Session, Target
+from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError, UsageError
+from kleak.model import Cycle, Session, Target, Trust
 from kleak.progress import Progress
 from kleak.symbols.kernel_table import KernelTable, TextRange
 from kleak.symbols.symboliser import Symboliser
@@ -25,13 +26,17 @@ from kleak.symbols.symboliser import Symboliser
 
 @dataclass(frozen=True, slots=True)
 class CommandRun:
-    """What to run, how often, and which kernel functions count: globs of their names."""
+    """What to run, how often, and which kernel functions count: globs of their names.
+
+    ``keep`` outstanding allocations of a site are kept.
+    """
 
     command: tuple[str, ...]
     scope: tuple[str, ...]
     repeat: int
     headers: str | None
     limits: Limits
+    keep: int
 
 
 def find_scope(table: KernelTable, globs: Sequence[str]) -> SymbolScope:
@@ -50,11 +55,14 @@ def find_scope(table: KernelTable, globs: Sequence[str]) -> SymbolScope:
     return SymbolScope(tuple(sorted(ranges, key=lambda text: text.start)))
 
 
-def trace_command(run: CommandRun, progress: Progress) -> tuple[Session, KleakError | None]:
+def trace_command(
+    run: CommandRun, progress: Progress, recorder: Recorder
+) -> tuple[Session, KleakError | None]:
     """Run the command ``repeat`` times, each a cycle, and return what was seen.
 
-    A command that fails, or Ctrl-C, ends the cycles; what was seen so far is returned with the
-    reason. Raises UnsupportedError where this machine cannot trace, UsageError for the scope.
+    ``recorder`` gets it after each cycle. A command that fails, or Ctrl-C, ends the cycles; what
+    was seen so far is returned with the reason. Raises UnsupportedError where this machine cannot
+    trace, UsageError for the scope.
     """
     require_root()
     progress.say("reading the kernel's types and symbols")
@@ -63,39 +71,88 @@ def trace_command(run: CommandRun, progress: Progress) -> tuple[Session, KleakEr
     plan = make_plan(read_btf(), table, modules=False)
     tracer = Tracer(plan, find_headers(run.headers), symbols=scope, limits=run.limits)
     progress.say("compiling and attaching")
-    cycles: list[Cycle] = []
-    failure: KleakError | None = None
     with tracer:
-        patience = patience_at_the_end(sees_kfree_rcu=tracer.sees_kfree_rcu)
+        return _Capture(run, tracer, table, progress, recorder).run_all()
+
+
+class _Capture:
+    """One capture in progress."""
+
+    def __init__(
+        self,
+        run: CommandRun,
+        tracer: Tracer,
+        table: KernelTable,
+        progress: Progress,
+        recorder: Recorder,
+    ) -> None:
+        self._run = run
+        self._tracer = tracer
+        self._resolve = Symboliser(table).resolve
+        self._progress = progress
+        self._recorder = recorder
+        self._observer = Observer(run.scope, run.repeat)
+        self._target = Target("symbols", ",".join(run.scope))
+        self._cycles: list[Cycle] = []
+
+    def run_all(self) -> tuple[Session, KleakError | None]:
+        """Run every cycle; return what was seen and what ended it early."""
+        failure: KleakError | None = None
+        patience = patience_at_the_end(sees_kfree_rcu=self._tracer.sees_kfree_rcu)
+        self._save_beginning()
         try:
-            for index in range(1, run.repeat + 1):
-                started = time.monotonic_ns()
-                progress.done()
-                try:
-                    _run_once(tracer, run.command, index)
-                finally:
-                    tracer.count_allocations(False)
-                    cycles.append(Cycle(index, started, time.monotonic_ns()))
-                if index < run.repeat:
-                    settle(tracer.outstanding_count, BETWEEN_CYCLES, progress, f"run {index}")
-        except TargetError as error:
+            for index in range(1, self._run.repeat + 1):
+                self._run_cycle(index)
+        except (TargetError, UnsupportedError) as error:
             failure = error
         except KeyboardInterrupt:
             failure, patience = StoppedError("interrupted"), BETWEEN_CYCLES
         try:
-            settle(tracer.outstanding_count, patience, progress, "end")
+            settle(self._tracer.outstanding_count, patience, self._progress, "end")
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
-        progress.say("reading the result")
-        notes = [] if failure is None else [f"ended in cycle {len(cycles)}: {failure}"]
-        session = read_session(
-            tracer,
-            Target("symbols", ",".join(run.scope)),
-            cycles,
-            Symboliser(table).resolve,
+        self._progress.say("reading the result")
+        session = self._session(failure, finished=True)
+        try:
+            self._recorder.save(session)
+        except UnsupportedError as error:
+            failure = failure or error
+        return session, failure
+
+    def _run_cycle(self, index: int) -> None:
+        started = time.monotonic_ns()
+        self._progress.done()
+        try:
+            _run_once(self._tracer, self._run.command, index)
+        finally:
+            self._tracer.count_allocations(False)
+            self._cycles.append(Cycle(index, started, time.monotonic_ns()))
+        self._sample("unloaded", index)
+        settle(self._tracer.outstanding_count, BETWEEN_CYCLES, self._progress, f"run {index}")
+        self._sample("settled", index)
+        self._recorder.save(self._session(None, finished=False))
+
+    def _save_beginning(self) -> None:
+        """Save that the capture began: what ends it in the first cycle leaves that much."""
+        self._sample("start", 0)
+        about = self._observer.describe(self._target, (), (), finished=False)
+        self._recorder.save(Session(read_kernel(), self._target, (), (), Trust(), None, about))
+
+    def _sample(self, when: str, cycle: int) -> None:
+        self._observer.sample(when, cycle, self._tracer.totals())
+
+    def _session(self, failure: KleakError | None, *, finished: bool) -> Session:
+        notes = [] if failure is None else [f"ended in cycle {len(self._cycles)}: {failure}"]
+        return read_session(
+            self._tracer,
+            self._target,
+            self._cycles,
+            self._resolve,
+            self._observer,
+            finished=finished,
+            keep=self._run.keep,
             notes=notes,
         )
-    return session, failure
 
 
 def _run_once(tracer: Tracer, command: Sequence[str], cycle: int) -> None:

@@ -7,7 +7,14 @@ import click
 from kleak.analysis.judge import judge
 from kleak.capture.module_session import ModuleRun, trace_module
 from kleak.capture.modules import Timeouts, find_target
-from kleak.commands.output import make_limits, make_output, output_options, tracer_options
+from kleak.commands.output import (
+    make_limits,
+    make_output,
+    output_options,
+    saved_session,
+    session_options,
+    tracer_options,
+)
 from kleak.errors import ExitStatus
 from kleak.progress import make_progress
 
@@ -40,6 +47,7 @@ from kleak.progress import make_progress
     "--unload-timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True
 )
 @tracer_options
+@session_options
 @output_options
 def module(
     target: str,
@@ -52,6 +60,8 @@ def module(
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
+    output: str | None,
+    keep: int,
     json: str | None,
     verbose: bool,
     fail_on: str,
@@ -65,7 +75,7 @@ def module(
     Exit status: 0 nothing found, 1 a leak found (see --fail-on), 2 usage, 3 this machine
     cannot, 4 the module failed, 5 incomplete with --strict, 130 interrupted.
     """
-    output = make_output(json, verbose, fail_on, strict)
+    reporting = make_output(json, verbose, fail_on, strict)
     run = ModuleRun(
         find_target(target, parameters),
         cycles,
@@ -74,15 +84,17 @@ def module(
         kernel_headers,
         make_limits(max_outstanding, max_stacks),
         Timeouts(load=load_timeout, unload=unload_timeout),
+        keep,
     )
     progress = make_progress()
-    try:
-        outcome = trace_module(run, progress)
-    finally:
-        progress.done()
+    with saved_session(output, run.target.name) as session_file:
+        try:
+            outcome = trace_module(run, progress, session_file)
+        finally:
+            progress.done()
     status = ExitStatus.CLEAN
     if outcome.failure is None or outcome.session.cycles:
-        status = output.write(judge(outcome.session))
+        status = reporting.write(judge(outcome.session))
     if outcome.failure is not None:
         raise outcome.failure
     return status

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.records import Limits
 from kleak.errors import ExitStatus, UsageError
 from kleak.model import Report, Verdict
 from kleak.render import report_json, table
+from kleak.store.writer import SessionWriter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_VERDICTS = {verdict.label: verdict for verdict in sorted(Verdict, reverse=True)}
+VERDICTS = {verdict.label: verdict for verdict in sorted(Verdict, reverse=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +62,26 @@ class Output:
         if self.json == "-":
             click.echo(report_json.render(report), nl=False)
         elif self.json is not None:
-            _write_private(Path(self.json), report_json.render(report))
-        if self.strict and not report.trust.complete:
-            return ExitStatus.INCOMPLETE
-        if any(site.verdict >= self.fail_on for site in report.sites):
-            return ExitStatus.FOUND
-        return ExitStatus.CLEAN
+            write_private(Path(self.json), report_json.render(report).encode())
+        return status_of(report, self.fail_on, strict=self.strict)
 
 
-def _write_private(path: Path, text: str) -> None:
+def status_of(report: Report, fail_on: Verdict, *, strict: bool) -> ExitStatus:
+    """Return what a report decides."""
+    if strict and not report.trust.complete:
+        return ExitStatus.INCOMPLETE
+    if any(site.verdict >= fail_on for site in report.sites):
+        return ExitStatus.FOUND
+    return ExitStatus.CLEAN
+
+
+def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner may read: addresses and names are in it. Whole or not."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
@@ -85,7 +95,7 @@ def output_options(command: _F) -> _F:
         click.option("--verbose", is_flag=True, help="Whole stacks, every piece of evidence."),
         click.option(
             "--fail-on",
-            type=click.Choice(list(_VERDICTS)),
+            type=click.Choice(list(VERDICTS)),
             default=Verdict.LIKELY.label,
             show_default=True,
             help="Exit with 1 if a site has this verdict or a surer one.",
@@ -98,9 +108,55 @@ def output_options(command: _F) -> _F:
 
 def make_output(json: str | None, verbose: bool, fail_on: str, strict: bool) -> Output:
     """Return the Output of the options, checked. Raises UsageError."""
-    output = Output(json, verbose, _VERDICTS[fail_on], strict)
+    output = Output(json, verbose, VERDICTS[fail_on], strict)
     output.check()
     return output
+
+
+def session_options(command: _F) -> _F:
+    """Add the options that say what is saved, and where."""
+    for option in (
+        click.option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Session file to write, for kleak report. [default: kleak-TARGET-TIME.kleak]",
+        ),
+        click.option(
+            "--keep",
+            type=click.IntRange(0),
+            default=KEPT_OF_A_SITE,
+            show_default=True,
+            metavar="N",
+            help="Outstanding allocations of a site to save, with address, age and process.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def saved_session(output: str | None, target: str) -> Iterator[SessionWriter]:
+    """Make the session file ``output``, or one named after ``target`` and the time.
+
+    Says on standard error where it is, however the capture ends; a capture without a cycle
+    leaves none. Raises UsageError where it cannot be made.
+    """
+    path = Path(output or _default_name(target))
+    with SessionWriter(path) as writer:
+        try:
+            yield writer
+        finally:
+            if writer.saved_cycles == 0:
+                writer.discard()
+            else:
+                click.echo(f"session: {path} (kleak report shows it again)", err=True)
+
+
+def _default_name(target: str) -> str:
+    # A glob is no good in a file name, and a module's name is limited to 55 characters.
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", target).strip("-")[:55] or "kernel"
+    return f"kleak-{name}-{time.strftime('%Y%m%dT%H%M%S')}.kleak"
 
 
 def tracer_options(command: _F) -> _F:

@@ -6,7 +6,14 @@ import click
 
 from kleak.analysis.judge import judge
 from kleak.capture.run_session import CommandRun, trace_command
-from kleak.commands.output import make_limits, make_output, output_options, tracer_options
+from kleak.commands.output import (
+    make_limits,
+    make_output,
+    output_options,
+    saved_session,
+    session_options,
+    tracer_options,
+)
 from kleak.progress import make_progress
 
 
@@ -31,6 +38,7 @@ from kleak.progress import make_progress
     help="Run it so often. Growth needs 3 runs to be judged.",
 )
 @tracer_options
+@session_options
 @output_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
@@ -40,6 +48,8 @@ def run(
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
+    output: str | None,
+    keep: int,
     json: str | None,
     verbose: bool,
     fail_on: str,
@@ -49,18 +59,19 @@ def run(
 
     The command's output and signals are its own. Exit status: as that of kleak module.
     """
-    output = make_output(json, verbose, fail_on, strict)
+    reporting = make_output(json, verbose, fail_on, strict)
     progress = make_progress()
-    try:
-        session, failure = trace_command(
-            CommandRun(
-                command, scope, repeat, kernel_headers, make_limits(max_outstanding, max_stacks)
-            ),
-            progress,
-        )
-    finally:
-        progress.done()
-    status = output.write(judge(session))
+    limits = make_limits(max_outstanding, max_stacks)
+    with saved_session(output, ",".join(scope)) as session_file:
+        try:
+            session, failure = trace_command(
+                CommandRun(command, scope, repeat, kernel_headers, limits, keep),
+                progress,
+                session_file,
+            )
+        finally:
+            progress.done()
+    status = reporting.write(judge(session))
     if failure is not None:
         raise failure
     return status

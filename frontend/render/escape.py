@@ -9,6 +9,8 @@ def printable(text: str) -> str:
     A comm, a module or a symbol may hold any byte: control characters would move the cursor or
     set the title, and marks of writing direction would reorder the line.
     """
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 

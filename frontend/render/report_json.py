@@ -6,7 +6,20 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kleak.model import Evidence, Frame, JudgedSite, Report, Tally, Target, Trust, Verdict
+from kleak.model import (
+    Evidence,
+    Frame,
+    Group,
+    JudgedSite,
+    MergedSession,
+    Report,
+    Sighting,
+    Tally,
+    Target,
+    Trust,
+    Verdict,
+)
+from kleak.render.renderer import Look, Material, Renderer
 
 SCHEMA = "kleak.report/1"
 
@@ -17,8 +30,11 @@ def render(report: Report) -> str:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The document as plain objects. Sizes are bytes."""
-    return {
+    """The document as plain objects. Sizes are bytes.
+
+    The keys "sessions" and "groups" are there only where sessions were merged, or sites grouped.
+    """
+    found: dict[str, Any] = {
         "schema": SCHEMA,
         "kernel": {"release": report.kernel.release, "machine": report.kernel.machine},
         "target": _target(report.target),
@@ -29,6 +45,40 @@ def document(report: Report) -> dict[str, Any]:
             for verdict in sorted(Verdict, reverse=True)
         },
         "sites": [_site(site) for site in report.sites],
+    }
+    if report.merged:
+        found["sessions"] = [_session(one) for one in report.merged]
+    if report.grouped_by is not None:
+        found["grouped_by"] = report.grouped_by
+        found["groups"] = [_group(group) for group in report.groups]
+    return found
+
+
+def _session(session: MergedSession) -> dict[str, Any]:
+    return {
+        "name": session.name,
+        "kernel": {"release": session.kernel.release, "machine": session.kernel.machine},
+        "build_id": session.build_id,
+        "started_at": session.started_at,
+        "cycles": session.cycles,
+        "complete": session.complete,
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "key": group.key,
+        "sites": group.sites,
+        "outstanding": _tally(group.outstanding),
+        "verdict": group.verdict.label,
+    }
+
+
+def _sighting(sighting: Sighting) -> dict[str, Any]:
+    return {
+        "session": sighting.session,
+        "outstanding": _tally(sighting.outstanding),
+        "verdict": sighting.verdict.label,
     }
 
 
@@ -65,7 +115,7 @@ def _total(sites: Sequence[JudgedSite]) -> dict[str, int]:
 
 def _site(site: JudgedSite) -> dict[str, Any]:
     per_cycle = None if site.per_cycle is None else [_tally(tally) for tally in site.per_cycle]
-    return {
+    found = {
         "rank": site.rank,
         "verdict": site.verdict.label,
         "score": site.score,
@@ -77,6 +127,9 @@ def _site(site: JudgedSite) -> dict[str, Any]:
         "allocator_frames": [_frame(frame) for frame in site.allocator_frames],
         "evidence": [_evidence(item) for item in site.evidence],
     }
+    if site.sightings:
+        found["sightings"] = [_sighting(one) for one in site.sightings]
+    return found
 
 
 def _tally(tally: Tally) -> dict[str, int]:
@@ -95,3 +148,12 @@ def _frame(frame: Frame) -> dict[str, Any]:
 
 def _evidence(item: Evidence) -> dict[str, Any]:
     return {"witness": item.witness, "says": item.says, "weight": round(item.weight, 3)}
+
+
+def _render(material: Material, look: Look) -> str:
+    return render(material.report)
+
+
+RENDERER = Renderer(
+    "json", (".json",), f"{SCHEMA}, docs/report-1.schema.json", _render, groups=True
+)

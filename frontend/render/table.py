@@ -5,12 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from statistics import median_low
 
 from tabulate import tabulate
 
-from kleak.model import Frame, JudgedSite, Report, Tally, Trust, Verdict
+from kleak.model import Frame, JudgedSite, MergedSession, Report, Tally, Trust, Verdict
 from kleak.render.escape import printable
+from kleak.render.renderer import Look, Material, Renderer
 from kleak.units import size
 
 HEADERS = ("rank", "verdict", "score", "allocator", "count", "size", "growth")
@@ -167,10 +169,12 @@ def render(
     """
     width = max(width, MIN_WIDTH)
     blocks = [_header(report, verbose=verbose, width=width, color=color)]
-    if report.sites:
+    if report.grouped_by is not None:
+        blocks.append(_group_table(report, exact=exact))
+    elif report.sites:
         blocks.append(_table(rows(report, verbose=verbose, exact=exact), width, color=color))
-        blocks.append(_totals(report, width, exact=exact))
-    blocks.append(_closing(report, width, exact=exact))
+        blocks.append(_wrap(totals(report, exact=exact), width, "  "))
+    blocks.append(_wrap(closing(report, exact=exact), width))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -184,13 +188,36 @@ def _header(report: Report, *, verbose: bool, width: int, color: bool) -> str:
     lines = [
         _wrap(f"{subject}, {cycles}, Linux {report.kernel.release} {report.kernel.machine}", width)
     ]
+    lines += [_wrap(_merged(one), width, "  ") for one in report.merged]
     lines.append(_trust(report.trust, verbose=verbose, width=width, color=color))
     lines += [_wrap(f"note: {note}", width, "  ") for note in report.trust.notes]
     return "\n".join(lines)
 
 
+def _merged(session: MergedSession) -> str:
+    cycles = "1 cycle" if session.cycles == 1 else f"{session.cycles} cycles"
+    text = f"session: {session.name}, {cycles}, Linux {session.kernel.release}"
+    if session.started_at is not None:
+        text += f", {day(session.started_at)}"
+    if session.build_id is not None:
+        text += f", build-id {session.build_id[:12]}"
+    return text if session.complete else f"{text}, INCOMPLETE"
+
+
+def day(started_at: float) -> str:
+    """The date of a moment in Unix time, UTC: "2026-11-23"."""
+    return datetime.fromtimestamp(started_at, timezone.utc).strftime("%Y-%m-%d")
+
+
 def _trust(trust: Trust, *, verbose: bool, width: int, color: bool) -> str:
-    lost = _counted(trust.lost)
+    text = _wrap(trust_line(trust, verbose=verbose), width, "  ")
+    word = "complete" if trust.complete else "INCOMPLETE"
+    return text.replace(word, f"{_BOLD}{word}{_RESET}", 1) if color else text
+
+
+def trust_line(trust: Trust, *, verbose: bool) -> str:
+    """What the tracer missed and which witnesses were asked, in one line."""
+    lost = counted(trust.lost)
     if trust.complete:
         word, rest = "complete", "nothing was lost"
     else:
@@ -209,17 +236,16 @@ def _trust(trust: Trust, *, verbose: bool, width: int, color: bool) -> str:
     unseen = trust.observed.get("frees_of_unseen_allocations", 0)
     if unseen:
         parts.append(f"{unseen} frees by the target of what it was not seen to allocate")
-    repaired = _counted(trust.repaired)
+    repaired = counted(trust.repaired)
     if repaired and verbose:
         parts.append(f"made good: {', '.join(repaired)}")
     if verbose:
         parts += [f"{event}: {means}" for event, means in sorted(trust.means.items())]
-    text = _wrap(f"trust: {word}; {'; '.join(parts)}", width, "  ")
-    return text.replace(word, f"{_BOLD}{word}{_RESET}", 1) if color else text
+    return f"trust: {word}; {'; '.join(parts)}"
 
 
-def _counted(numbers: dict[str, int]) -> list[str]:
-    """``{"frees_missed": 2}`` as ["2 frees missed"]."""
+def counted(numbers: dict[str, int]) -> list[str]:
+    """What was lost, or made good: ``{"frees_missed": 2}`` as ["2 frees missed"]."""
     return [f"{count} {what.replace('_', ' ')}" for what, count in sorted(numbers.items()) if count]
 
 
@@ -241,7 +267,27 @@ def _table(site_rows: Sequence[SiteRow], width: int, *, color: bool) -> str:
     return "\n\n".join(blocks).replace(f"{rule}\n\n", f"{rule}\n", 1)
 
 
-def _totals(report: Report, width: int, *, exact: bool) -> str:
+def _group_table(report: Report, *, exact: bool) -> str:
+    return tabulate(
+        [
+            (
+                str(group.sites),
+                str(group.outstanding.count),
+                size(group.outstanding.size_bytes, exact=exact),
+                group.verdict.label,
+                printable(group.key),
+            )
+            for group in report.groups
+        ],
+        headers=("sites", "count", "size", "surest", str(report.grouped_by)),
+        tablefmt="simple",
+        colalign=("right", "right", "right", "left", "left"),
+        disable_numparse=True,
+    )
+
+
+def totals(report: Report, *, exact: bool = False) -> str:
+    """Sites, objects and bytes by verdict, in one line."""
     parts = []
     for verdict in sorted(Verdict, reverse=True):
         sites = [site for site in report.sites if site.verdict is verdict]
@@ -249,10 +295,11 @@ def _totals(report: Report, width: int, *, exact: bool) -> str:
             count = sum(site.outstanding.count for site in sites)
             held = size(sum(site.outstanding.size_bytes for site in sites), exact=exact)
             parts.append(f"{len(sites)} {verdict.label} ({_objects(count)}, {held})")
-    return _wrap(f"totals: {', '.join(parts)}", width, "  ")
+    return f"totals: {', '.join(parts)}"
 
 
-def _closing(report: Report, width: int, *, exact: bool) -> str:
+def closing(report: Report, *, exact: bool = False) -> str:
+    """The conclusion, in a sentence or two."""
     guilty = [site for site in report.sites if site.verdict >= Verdict.LIKELY]
     confirmed = [site for site in guilty if site.verdict is Verdict.CONFIRMED]
     name = report.target.name
@@ -273,7 +320,7 @@ def _closing(report: Report, width: int, *, exact: bool) -> str:
         text = f"No allocation in the scope of {name} was outstanding after {cycles}."
     if not guilty:
         text += _unseen(report.trust)
-    return _wrap(text, width)
+    return text
 
 
 def _unseen(trust: Trust) -> str:
@@ -300,3 +347,10 @@ def _wrap(text: str, width: int, indent: str = "", *, first: str = "") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def _render(material: Material, look: Look) -> str:
+    return render(material.report, verbose=look.verbose, width=look.width, color=look.color)
+
+
+RENDERER = Renderer("text", (".txt",), "a table, as the capture prints it", _render, groups=True)

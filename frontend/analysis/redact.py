@@ -1,0 +1,58 @@
+"""Taking out what need not be shared: addresses, processes' names, the host's name, paths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePath
+
+from kleak.model import Frame, JudgedSite, Report, Session, Target
+
+
+def redact_session(session: Session) -> Session:
+    """The session without its kept allocations, regions, raw answers and host name.
+
+    Judge before: the witnesses need the addresses.
+    """
+    about = replace(session.circumstances, host=None, answers=())
+    return replace(
+        session,
+        target=_target(session.target),
+        sites=tuple(replace(site, frames=_frames(site.frames), kept=()) for site in session.sites),
+        trust=replace(session.trust, notes=_notes(session.trust.notes, session.target)),
+        vmalloc_regions=None if session.vmalloc_regions is None else (),
+        circumstances=about,
+    )
+
+
+def redact_report(report: Report) -> Report:
+    """The report without addresses of code that has no name, and without directories."""
+    return replace(
+        report,
+        target=_target(report.target),
+        sites=tuple(_site(site) for site in report.sites),
+        trust=replace(report.trust, notes=_notes(report.trust.notes, report.target)),
+    )
+
+
+def _site(site: JudgedSite) -> JudgedSite:
+    return replace(
+        site, frames=_frames(site.frames), allocator_frames=_frames(site.allocator_frames)
+    )
+
+
+def _frames(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """Frames whose offset is an address get 0."""
+    return tuple(
+        replace(frame, offset=0) if frame.module is None and frame.symbol is None else frame
+        for frame in frames
+    )
+
+
+def _target(target: Target) -> Target:
+    return replace(target, path=None if target.path is None else PurePath(target.path).name)
+
+
+def _notes(notes: tuple[str, ...], target: Target) -> tuple[str, ...]:
+    if target.path is None:
+        return notes
+    return tuple(note.replace(target.path, PurePath(target.path).name) for note in notes)

@@ -1,0 +1,113 @@
+"""When, where and how a capture ran, gathered while it runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+from kleak.capture.machine import setting_changes
+from kleak.capture.records import StackTotal
+from kleak.model import Answer, Circumstances, MemorySample, Session, Tally, Target, TracedSite
+from kleak.parsers.elf_notes import parse_build_id
+
+_MEMINFO = Path("/proc/meminfo")
+_MODULES = Path("/sys/module")
+MEMINFO_FIELDS = (
+    "MemFree",
+    "MemAvailable",
+    "Cached",
+    "AnonPages",
+    "Slab",
+    "SReclaimable",
+    "SUnreclaim",
+    "VmallocUsed",
+    "Percpu",
+    "KernelStack",
+    "PageTables",
+)
+
+
+class Recorder(Protocol):
+    """Keeps what was captured so far; :class:`kleak.store.writer.SessionWriter` is one."""
+
+    def save(self, session: Session) -> None:
+        """Keep ``session``; it is safe when this returns. Raises UnsupportedError if it is not."""
+
+
+class Observer:
+    """Takes samples of memory and the time as a capture goes on."""
+
+    def __init__(self, scope: Iterable[str], planned_cycles: int) -> None:
+        """Start the clock. ``scope``: names of modules, or globs of functions."""
+        self._scope = tuple(scope)
+        self._planned = planned_cycles
+        self._started_at = time.time()
+        self._samples: list[MemorySample] = []
+
+    def sample(self, when: str, cycle: int, totals: Iterable[StackTotal]) -> None:
+        """Note what is outstanding now, by ``totals``, and what /proc/meminfo says."""
+        count = size = 0
+        for row in totals:
+            count += row.allocated - row.freed
+            size += row.allocated_bytes - row.freed_bytes
+        self._samples.append(
+            MemorySample(time.monotonic_ns(), when, cycle, Tally(count, size), _read_meminfo())
+        )
+
+    def describe(
+        self,
+        target: Target,
+        sites: Iterable[TracedSite],
+        answers: Iterable[Answer],
+        *,
+        finished: bool,
+    ) -> Circumstances:
+        """Return what there is to say now, just after the outstanding allocations were read."""
+        return Circumstances(
+            kleak_version=_kleak_version(),
+            host=os.uname().nodename,
+            started_at=self._started_at,
+            read_at_ns=time.monotonic_ns(),
+            scope=self._scope,
+            planned_cycles=self._planned,
+            finished=finished,
+            build_ids=_build_ids(target, sites),
+            settings=setting_changes(),
+            samples=tuple(self._samples),
+            answers=tuple(answers),
+        )
+
+
+def _kleak_version() -> str | None:
+    try:
+        return version("kleak")
+    except PackageNotFoundError:  # run from a source tree
+        return None
+
+
+def _read_meminfo() -> dict[str, int]:
+    sizes = {}
+    for line in _MEMINFO.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in MEMINFO_FIELDS:
+            sizes[name] = int(value.split()[0]) * 1024
+    return sizes
+
+
+def _build_ids(target: Target, sites: Iterable[TracedSite]) -> dict[str, str]:
+    """Build-ids of the modules on the stacks: the target's from its file, others' from sysfs."""
+    modules = {frame.module for site in sites for frame in site.frames if frame.module is not None}
+    found = {}
+    for module in sorted(modules):
+        if target.kind == "module" and module == target.name:
+            build_id = target.build_id
+        else:
+            notes = _MODULES / module / "notes" / ".note.gnu.build-id"
+            build_id = parse_build_id(notes.read_bytes()) if notes.is_file() else None
+        if build_id is not None:
+            found[module] = build_id
+    return found

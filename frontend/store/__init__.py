@@ -1,0 +1,1 @@
+"""Sessions as files: one SQLite database each. docs/session-file.md describes the tables."""

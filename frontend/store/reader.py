@@ -1,0 +1,328 @@
+"""Reading a session back from its file."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+from weakref import finalize
+
+from kleak.errors import UsageError
+from kleak.model import (
+    Allocation,
+    Answer,
+    Circumstances,
+    Cycle,
+    CycleTally,
+    Frame,
+    Kernel,
+    MemorySample,
+    Session,
+    Setting,
+    Source,
+    Tally,
+    Target,
+    TracedSite,
+    Trust,
+    VmallocRegion,
+)
+from kleak.store import schema
+from kleak.store.schema import APPLICATION_ID, unsigned
+from kleak.store.writer import is_session
+
+_NOTHING = Tally()
+_EMPTY = CycleTally(_NOTHING, _NOTHING)
+
+
+def read_session(path: Path) -> Session:
+    """Read a session file of this or an older version. The file keeps its version.
+
+    A session that was cut short says so in its trust. Raises UsageError where ``path`` is no
+    session, is damaged, or was written by a newer kleak.
+    """
+    try:
+        if not is_session(path):
+            raise UsageError(f"{path} is no kleak session")
+        # Holds the file open until this is through, then as long as the session needs it.
+        allocations = _AllocationTable(_upgraded(path, _open(path)))
+        return _read(path, allocations)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    # Not only SQLite notices damage: a text may hold no UTF-8, a number may be a text.
+    except (sqlite3.Error, zlib.error, ValueError, TypeError, LookupError) as error:
+        raise UsageError(f"{path}: the session is damaged ({error})") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open ``path`` for reading, after a crash too.
+
+    A writer that was killed may leave a journal, from which SQLite restores the last whole save
+    before it reads. It needs to write for that; where it may not, a copy is restored.
+    """
+    if not path.with_name(f"{path.name}-journal").exists():
+        return _connect(path, "ro")
+    try:
+        return _connect(path, "rw")
+    except sqlite3.OperationalError:
+        with tempfile.TemporaryDirectory(prefix="kleak-") as directory:
+            for name in (path.name, f"{path.name}-journal"):
+                shutil.copyfile(path.with_name(name), Path(directory) / name)
+            return _connect(Path(directory) / path.name, "rw")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    database = sqlite3.connect(uri, uri=True, isolation_level=None)
+    database.execute("SELECT count(*) FROM sqlite_master")  # opens it in fact
+    return database
+
+
+def _upgraded(path: Path, database: sqlite3.Connection) -> sqlite3.Connection:
+    """Return ``database``, or a copy of it in memory that was brought to today's version."""
+    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise UsageError(f"{path} is no kleak session")
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > schema.SCHEMA_VERSION:
+        raise UsageError(
+            f"{path} was written by a newer kleak (session version {version}, this one reads "
+            f"up to {schema.SCHEMA_VERSION}): update kleak"
+        )
+    if version == 0:
+        raise UsageError(f"{path}: the capture ended before it saved anything")
+    problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise sqlite3.DatabaseError(problem.splitlines()[-1])
+    if version == schema.SCHEMA_VERSION:
+        return database
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    database.backup(memory)
+    database.close()
+    for older in range(version, schema.SCHEMA_VERSION):
+        memory.executescript(schema.MIGRATIONS[older])
+    return memory
+
+
+class _Row(NamedTuple):
+    """The one row of table ``session``, its columns in order without ``id``."""
+
+    kleak_version: str | None
+    host: str | None
+    started_at: float | None
+    read_at_ns: int | None
+    planned_cycles: int | None
+    finished: int
+    has_vmalloc_regions: int
+    kernel_release: str
+    kernel_machine: str
+    kernel_build_id: str | None
+    target_kind: str
+    target_name: str
+    target_path: str | None
+    target_version: str | None
+    target_build_id: str | None
+
+
+def _read(path: Path, allocations: _AllocationTable) -> Session:
+    database = allocations.database
+    run = database.execute
+    found = run(f"SELECT {', '.join(_Row._fields)} FROM session").fetchone()  # noqa: S608
+    if found is None:
+        raise UsageError(f"{path}: the capture ended before it saved anything")
+    row = _Row(*found)
+    cycles = tuple(
+        Cycle(*values)
+        for values in run(
+            "SELECT number, loaded_at_ns, unloaded_at_ns, failure FROM cycles ORDER BY number"
+        )
+    )
+    regions = tuple(
+        VmallocRegion(unsigned(address), *rest)
+        for address, *rest in run(
+            "SELECT address, size_bytes, pages, kind, caller FROM vmalloc_regions ORDER BY rowid"
+        )
+    )
+    return Session(
+        kernel=Kernel(row.kernel_release, row.kernel_machine, row.kernel_build_id),
+        target=Target(
+            row.target_kind,
+            row.target_name,
+            row.target_path,
+            tuple(_list(database, "SELECT value FROM target_parameters ORDER BY position")),
+            row.target_version,
+            row.target_build_id,
+        ),
+        cycles=cycles,
+        sites=_read_sites(allocations, len(cycles)),
+        trust=_read_trust(database, row, len(cycles)),
+        vmalloc_regions=regions if row.has_vmalloc_regions else None,
+        circumstances=_read_circumstances(database, row),
+    )
+
+
+def _list(database: sqlite3.Connection, query: str) -> list[Any]:
+    return [value for (value,) in database.execute(query)]
+
+
+def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite, ...]:
+    run = allocations.database.execute
+    frames = {}
+    for number, module, symbol, offset, file, line in run(
+        "SELECT id, module, symbol, offset, file, line FROM frames"
+    ):
+        source = None if file is None else Source(file, line)
+        frames[number] = Frame(module, symbol, unsigned(offset), source)
+    stacks: defaultdict[int, list[Frame]] = defaultdict(list)
+    for site, frame in run("SELECT site, frame FROM site_frames ORDER BY site, depth"):
+        stacks[site].append(frames[frame])
+    tallies: defaultdict[int, list[CycleTally]] = defaultdict(lambda: [_EMPTY] * cycles)
+    for site, cycle, made, made_bytes, freed, freed_bytes in run(
+        "SELECT site, cycle, allocated, allocated_bytes, freed, freed_bytes FROM tallies"
+    ):
+        tallies[site][cycle - 1] = CycleTally(Tally(made, made_bytes), Tally(freed, freed_bytes))
+    places = {
+        site: (first, number)
+        for site, first, number in run(
+            "SELECT site, min(rowid), count(*) FROM allocations GROUP BY site"
+        )
+    }
+    sites = [
+        TracedSite(
+            allocator,
+            tuple(stacks[number]),
+            tuple(tallies[number]),
+            requested,
+            _Kept(allocations, *places[number]) if number in places else (),
+        )
+        for number, allocator, requested in run(
+            "SELECT id, allocator, requested_bytes FROM sites ORDER BY id"
+        )
+    ]
+    # As capture orders them.
+    return tuple(
+        sorted(
+            sites,
+            key=lambda site: sum(tally.outstanding.size_bytes for tally in site.cycles),
+            reverse=True,
+        )
+    )
+
+
+class _AllocationTable:
+    """Table ``allocations``, open as long as a session refers to it."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self.database = database
+        finalize(self, database.close)
+
+    def read(self, first: int, number: int) -> tuple[Allocation, ...]:
+        """Return the rows ``first`` and following; those of a site lie together."""
+        rows = self.database.execute(
+            "SELECT address, size_bytes, requested_bytes, allocated_at_ns, cycle, pid, comm "
+            "FROM allocations WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
+            (first, first + number - 1),
+        )
+        return tuple(Allocation(unsigned(address), *rest) for address, *rest in rows)
+
+
+class _Kept(Sequence[Allocation]):
+    """The kept allocations of one site, read when they are first looked at.
+
+    A report rarely looks: a million of them would take longer to read than all the rest.
+    """
+
+    def __init__(self, table: _AllocationTable, first: int, number: int) -> None:
+        self._table = table
+        self._first = first
+        self._number = number
+        self._rows: tuple[Allocation, ...] | None = None
+
+    def _all(self) -> tuple[Allocation, ...]:
+        if self._rows is None:
+            self._rows = self._table.read(self._first, self._number)
+        return self._rows
+
+    def __len__(self) -> int:
+        return self._number
+
+    @overload
+    def __getitem__(self, index: int) -> Allocation: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Allocation]: ...
+    def __getitem__(self, index: int | slice) -> Allocation | Sequence[Allocation]:
+        return self._all()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (tuple, _Kept)) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+
+def _read_trust(database: sqlite3.Connection, row: _Row, cycles: int) -> Trust:
+    run = database.execute
+    lost = dict(run("SELECT reason, number FROM losses").fetchall())
+    notes = _list(database, "SELECT text FROM notes ORDER BY position")
+    if not row.finished:
+        note, missing = _cut_short(row.planned_cycles, cycles)
+        notes.append(note)
+        lost["cycles_cut_off"] = missing
+    return Trust(
+        lost,
+        dict(run("SELECT reason, number FROM repairs").fetchall()),
+        dict(run("SELECT event, number FROM observations").fetchall()),
+        dict(run("SELECT event, how FROM means").fetchall()),
+        dict(run("SELECT name, state FROM witnesses").fetchall()),
+        tuple(notes),
+    )
+
+
+def _cut_short(planned: int | None, saved: int) -> tuple[str, int]:
+    """What to tell of a session whose capture was killed, and how many cycles it lacks."""
+    how = "the capture was cut short (killed, or the machine went down)"
+    if planned is not None and saved >= planned:
+        return f"{how} after its last cycle: frees that came late are missing", 1
+    of = "" if planned is None else f" of {planned}"
+    kept = {0: "no cycle is", 1: "cycle 1 is"}.get(saved, f"cycles 1 to {saved} are")
+    note = f"{how} in cycle {saved + 1}{of}: {kept} saved, cycle {saved + 1} is missing"
+    return note, 1 if planned is None else planned - saved
+
+
+def _read_circumstances(database: sqlite3.Connection, row: _Row) -> Circumstances:
+    run = database.execute
+    meminfo: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for sample, name, size in run("SELECT sample, field, size_bytes FROM sample_meminfo"):
+        meminfo[sample][name] = size
+    return Circumstances(
+        kleak_version=row.kleak_version,
+        host=row.host,
+        started_at=row.started_at,
+        read_at_ns=row.read_at_ns,
+        scope=tuple(_list(database, "SELECT value FROM scope ORDER BY position")),
+        planned_cycles=row.planned_cycles,
+        finished=bool(row.finished),
+        build_ids=dict(run("SELECT module, build_id FROM build_ids").fetchall()),
+        settings=tuple(
+            Setting(changed, before, during, bool(restored))
+            for changed, before, during, restored in run(
+                "SELECT path, before, during, restored FROM settings ORDER BY position"
+            )
+        ),
+        samples=tuple(
+            MemorySample(time_ns, moment, cycle, Tally(count, size), meminfo.get(position, {}))
+            for position, time_ns, moment, cycle, count, size in run(
+                "SELECT position, time_ns, moment, cycle, outstanding, outstanding_bytes "
+                "FROM samples ORDER BY position"
+            )
+        ),
+        answers=tuple(
+            Answer(witness, taken_at_ns, zlib.decompress(packed).decode())
+            for witness, taken_at_ns, packed in run(
+                "SELECT witness, taken_at_ns, text_zlib FROM answers ORDER BY position"
+            )
+        ),
+    )

@@ -1,0 +1,312 @@
+"""Writing a session while it goes on: after each save, all that was seen so far is on disk."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from kleak.errors import UnsupportedError, UsageError
+from kleak.model import CycleTally, Frame, Session, Tally, TracedSite
+from kleak.store.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES, signed
+
+_SiteKey = tuple[str, tuple[Frame, ...]]
+
+_EMPTY = CycleTally(Tally(), Tally())
+_SMALL_TABLES = (
+    "session",
+    "target_parameters",
+    "scope",
+    "cycles",
+    "allocations",
+    "losses",
+    "repairs",
+    "observations",
+    "means",
+    "witnesses",
+    "notes",
+    "build_ids",
+    "settings",
+    "sample_meminfo",
+    "samples",
+    "answers",
+    "vmalloc_regions",
+)
+
+
+class SessionWriter:
+    """One session file. Use as a context: leaving it closes the file.
+
+    :meth:`save` takes a session that grows from call to call, and is one transaction: it is on
+    disk when it returns, and a writer that is killed inside leaves what the call before saved.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Create the file, readable and writable by its owner alone, in place of an older session.
+
+        Under sudo it belongs to the user who called it: reading needs no root. Raises UsageError
+        where it cannot be created, or something else than a session is there.
+        """
+        self.path = path
+        self.saved_cycles = 0
+        self._failed = False
+        self._sites: dict[_SiteKey, int] = {}
+        self._last_site = 0
+        self._frames: dict[tuple[Frame, str | None, int | None], int] = {}
+        self._written: dict[tuple[int, int], CycleTally] = {}
+        self._requested: dict[int, int | None] = {}
+        try:
+            _clear(path)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            _give_to_caller(path)
+            self._database = sqlite3.connect(path, isolation_level=None)
+            self._create()
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise UsageError(f"{path}: cannot save the session there: {reason}") from error
+
+    def _create(self) -> None:
+        run = self._database.execute
+        # A rollback journal, not a log: a session at rest is one file, and shared memory, which
+        # a log needs, does not work on the 9p shares of a virtual machine. EXTRA also syncs the
+        # directory once the journal is gone, or a power cut could bring it back.
+        run("PRAGMA journal_mode = DELETE")
+        run("PRAGMA synchronous = EXTRA")
+        run(f"PRAGMA application_id = {APPLICATION_ID}")
+        run("BEGIN IMMEDIATE")
+        for statement in TABLES.split(";"):
+            run(statement)
+        run(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        run("COMMIT")
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def __enter__(self) -> SessionWriter:
+        """Nothing happens on the way in."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def discard(self) -> None:
+        """Remove the file: nothing was captured."""
+        self._database.close()
+        self.path.unlink(missing_ok=True)
+
+    def save(self, session: Session) -> None:
+        """Bring the file up to ``session``, which has all that earlier ones had, and maybe more.
+
+        Raises UnsupportedError where the file cannot be written (a full disk); what was saved
+        before stays, and a later save does nothing.
+        """
+        if self._failed:
+            return
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._write(session)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):  # SQLite has rolled back by itself where it had to
+                self._database.execute("ROLLBACK")
+            self._failed = True
+            raise UnsupportedError(f"{self.path}: cannot save the session: {error}") from error
+        self.saved_cycles = len(session.cycles)
+
+    def _write(self, session: Session) -> None:
+        for table in _SMALL_TABLES:
+            self._database.execute(f"DELETE FROM {table}")  # noqa: S608 (names from above)
+        self._write_session(session)
+        self._write_trust(session)
+        self._write_circumstances(session)
+        self._forget({(site.allocator, site.frames) for site in session.sites})
+        numbers = [self._number(site) for site in session.sites]
+        for number, site in zip(numbers, session.sites, strict=True):
+            self._write_site(number, site)
+        self._insert(
+            "allocations",
+            8,
+            (
+                (number, signed(kept.address), *kept[1:])
+                for number, site in zip(numbers, session.sites, strict=True)
+                for kept in site.kept
+            ),
+        )
+
+    def _insert(self, table: str, columns: int, rows: Iterable[tuple[object, ...]]) -> None:
+        places = ", ".join("?" * columns)
+        self._database.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608
+
+    def _write_session(self, session: Session) -> None:
+        about, kernel, target = session.circumstances, session.kernel, session.target
+        row = (
+            1,
+            about.kleak_version,
+            about.host,
+            about.started_at,
+            about.read_at_ns,
+            about.planned_cycles,
+            about.finished,
+            session.vmalloc_regions is not None,
+            kernel.release,
+            kernel.machine,
+            kernel.build_id,
+            target.kind,
+            target.name,
+            target.path,
+            target.version,
+            target.build_id,
+        )
+        self._insert("session", len(row), [row])
+        self._insert("target_parameters", 2, enumerate(target.parameters))
+        self._insert("scope", 2, enumerate(about.scope))
+        self._insert(
+            "cycles",
+            4,
+            (
+                (cycle.index, cycle.loaded_at_ns, cycle.unloaded_at_ns, cycle.failure)
+                for cycle in session.cycles
+            ),
+        )
+        self._insert(
+            "vmalloc_regions",
+            5,
+            (
+                (signed(one.address), one.size_bytes, one.pages, one.kind, one.caller)
+                for one in session.vmalloc_regions or ()
+            ),
+        )
+
+    def _write_trust(self, session: Session) -> None:
+        trust = session.trust
+        self._insert("losses", 2, trust.lost.items())
+        self._insert("repairs", 2, trust.repaired.items())
+        self._insert("observations", 2, trust.observed.items())
+        self._insert("means", 2, trust.means.items())
+        self._insert("witnesses", 2, trust.witnesses.items())
+        self._insert("notes", 2, enumerate(trust.notes))
+
+    def _write_circumstances(self, session: Session) -> None:
+        about = session.circumstances
+        self._insert("build_ids", 2, about.build_ids.items())
+        self._insert(
+            "settings",
+            5,
+            (
+                (position, one.path, one.before, one.during, one.restored)
+                for position, one in enumerate(about.settings)
+            ),
+        )
+        for position, sample in enumerate(about.samples):
+            held = sample.outstanding
+            row = (position, sample.time_ns, sample.when, sample.cycle, held.count, held.size_bytes)
+            self._insert("samples", len(row), [row])
+            self._insert(
+                "sample_meminfo",
+                3,
+                ((position, name, size) for name, size in sample.meminfo_bytes.items()),
+            )
+        self._insert(
+            "answers",
+            4,
+            (
+                (position, one.witness, one.taken_at_ns, zlib.compress(one.text.encode()))
+                for position, one in enumerate(about.answers)
+            ),
+        )
+
+    def _forget(self, present: set[_SiteKey]) -> None:
+        """Remove sites that have become others: a frame got another name when modules came."""
+        for key in [key for key in self._sites if key not in present]:
+            number = self._sites.pop(key)
+            del self._requested[number]
+            self._written = {at: kept for at, kept in self._written.items() if at[0] != number}
+            for table, column in (("tallies", "site"), ("site_frames", "site"), ("sites", "id")):
+                self._database.execute(
+                    f"DELETE FROM {table} WHERE {column} = ?",  # noqa: S608 (names from above)
+                    (number,),
+                )
+
+    def _number(self, site: TracedSite) -> int:
+        """Return the number of a site in the file; write its stack if it is new."""
+        key = (site.allocator, site.frames)
+        number = self._sites.get(key)
+        if number is None:
+            self._last_site += 1
+            number = self._sites[key] = self._last_site
+            self._insert("sites", 3, [(number, site.allocator, site.requested_bytes)])
+            self._requested[number] = site.requested_bytes
+            frames = [self._frame(frame) for frame in site.frames]
+            self._insert("site_frames", 3, ((number, i, frame) for i, frame in enumerate(frames)))
+        return number
+
+    def _frame(self, frame: Frame) -> int:
+        source = frame.source
+        file, line = (None, None) if source is None else (source.file, source.line)
+        key = (frame, file, line)
+        number = self._frames.get(key)
+        if number is None:
+            number = self._frames[key] = len(self._frames) + 1
+            row = (number, frame.module, frame.symbol, signed(frame.offset), file, line)
+            self._insert("frames", len(row), [row])
+        return number
+
+    def _write_site(self, number: int, site: TracedSite) -> None:
+        if self._requested[number] != site.requested_bytes:
+            self._database.execute(
+                "UPDATE sites SET requested_bytes = ? WHERE id = ?", (site.requested_bytes, number)
+            )
+            self._requested[number] = site.requested_bytes
+        rows = []
+        for cycle, tally in enumerate(site.cycles, start=1):
+            key = (number, cycle)
+            if tally != self._written.get(key, _EMPTY):
+                self._written[key] = tally
+                made, freed = tally.allocated, tally.freed
+                rows.append(
+                    (number, cycle, made.count, made.size_bytes, freed.count, freed.size_bytes)
+                )
+        if rows:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO tallies VALUES (?, ?, ?, ?, ?, ?)", rows
+            )
+
+
+def _clear(path: Path) -> None:
+    """Make way for a new session at ``path``. Raises UsageError if no session is there."""
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory")
+    if path.stat().st_size and not is_session(path):
+        raise UsageError(f"{path} exists and is no session: kleak will not overwrite it")
+    for old in (path.with_name(f"{path.name}-journal"), path):
+        old.unlink(missing_ok=True)
+
+
+def is_session(path: Path) -> bool:
+    """Whether ``path`` starts as a session file does."""
+    with path.open("rb") as file:
+        head = file.read(72)
+    # The file format of SQLite: application_id is the 32-bit number at offset 68.
+    return head.startswith(b"SQLite format 3\0") and head[68:72] == APPLICATION_ID.to_bytes(
+        4, "big"
+    )
+
+
+def _give_to_caller(path: Path) -> None:
+    user, group = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
+    if os.geteuid() == 0 and user and group and user.isdigit() and group.isdigit():
+        os.chown(path, int(user), int(group), follow_symlinks=False)

@@ -1,0 +1,301 @@
+"""Every format over every session: captured ones of each kernel and schema, and nasty ones."""
+
+import csv
+import gzip
+import io
+import json
+import re
+from dataclasses import replace
+from functools import cache
+
+import jsonschema
+import pytest
+
+from kleak.analysis.selection import GROUPINGS, group
+from kleak.model import Verdict
+from kleak.render.formats import BY_NAME, RENDERERS, for_file
+from kleak.render.profile_proto import profile_class
+from kleak.render.renderer import Look, Material
+from tests.frontend.render.test_report_json import SCHEMA
+from tests.saved import HOSTILE, samples, total_bytes
+
+SAMPLES = samples()
+VERDICTS = sorted(Verdict)
+
+
+@cache
+def shown(name: str, sample: str, *, verbose: bool = False) -> str | bytes:
+    return BY_NAME[name].render(SAMPLES[sample], Look(verbose=verbose))
+
+
+def every_sample(test):
+    return pytest.mark.parametrize("sample", list(SAMPLES))(test)
+
+
+@every_sample
+@pytest.mark.parametrize("name", list(BY_NAME))
+@pytest.mark.parametrize("verbose", [False, True])
+def test_every_renderer_over_every_session(name, sample, verbose):
+    renderer = BY_NAME[name]
+    result = shown(name, sample, verbose=verbose)
+    if renderer.binary:
+        assert isinstance(result, bytes)
+        assert result
+        return
+    assert isinstance(result, str)
+    assert result.endswith("\n") or (name == "folded" and not SAMPLES[sample].report.sites)
+    for char in result:
+        assert char.isprintable() or char == "\n", f"{name} lets {char!r} through"
+    assert result == renderer.render(SAMPLES[sample], Look(verbose=verbose))
+
+
+@pytest.mark.parametrize("name", [one.name for one in RENDERERS if one.groups])
+@pytest.mark.parametrize("grouping", GROUPINGS)
+@every_sample
+def test_every_grouping_in_every_format_that_has_groups(name, grouping, sample):
+    material = SAMPLES[sample]
+    sessions = [capture.session for capture in material.captures]
+    report = group(material.report, grouping, sessions)
+    text = str(BY_NAME[name].render(Material(report, material.captures), Look()))
+    if grouping != "site":
+        assert grouping in text
+        assert len(report.groups) == len({one.key for one in report.groups})
+
+
+# --- what only one format has to show
+
+
+@every_sample
+def test_json_is_what_its_schema_promises(sample):
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(shown("json", sample)))
+
+
+def test_merged_and_grouped_json_is_too():
+    material = SAMPLES["merged"]
+    report = group(material.report, "function", [])
+    text = BY_NAME["json"].render(Material(report, material.captures), Look())
+    document = json.loads(text)
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert len(document["sessions"]) == len(material.captures) == 2
+    assert document["sites"][0]["sightings"]
+    assert document["groups"][0]["outstanding"]["bytes"] > 0
+
+
+@every_sample
+def test_csv_has_a_row_a_site(sample):
+    rows = list(csv.DictReader(io.StringIO(shown("csv", sample))))
+    report = SAMPLES[sample].report
+    assert [int(row["rank"]) for row in rows] == [site.rank for site in report.sites]
+    assert sum(int(row["bytes"]) for row in rows) == total_bytes(report)
+    for row in rows:
+        for cell in row.values():
+            assert not cell.startswith(("=", "+", "-", "@"))
+
+
+@every_sample
+def test_folded_stacks_add_up(sample):
+    lines = str(shown("folded", sample)).splitlines()
+    report = SAMPLES[sample].report
+    assert sum(int(line.rsplit(" ", 1)[1]) for line in lines) == total_bytes(report)
+    depths = {len(site.frames) + len(site.allocator_frames) for site in report.sites}
+    assert {line.count(";") + 1 for line in lines} == depths
+
+
+def test_folded_stacks_have_the_outermost_function_first():
+    (line,) = [text for text in shown("folded", "6.12--leaky").splitlines() if "rings" in text]
+    assert line == (
+        "entry_SYSCALL_64_after_hwframe;do_syscall_64;__x64_sys_finit_module;"
+        "idempotent_init_module;init_module_from_file;do_init_module;do_one_initcall;"
+        "buffers_create [leaky];forget_rings [leaky];__vmalloc_node_noprof;"
+        "__vmalloc_node_range_noprof;__get_vm_area_node;alloc_vmap_area 122880"
+    )
+
+
+@every_sample
+def test_pprof_reads_back(sample):
+    profile = profile_class()()
+    profile.ParseFromString(gzip.decompress(shown("pprof", sample)))
+    report = SAMPLES[sample].report
+    text = list(profile.string_table)
+    assert text[0] == ""
+    assert [(text[kind.type], text[kind.unit]) for kind in profile.sample_type] == [
+        ("outstanding_objects", "count"),
+        ("outstanding_space", "bytes"),
+    ]
+    assert sum(one.value[1] for one in profile.sample) == total_bytes(report)
+    locations = {one.id: one for one in profile.location}
+    functions = {one.id: one for one in profile.function}
+    mappings = {one.id: one for one in profile.mapping}
+    assert 0 not in locations
+    for taken, site in zip(profile.sample, report.sites, strict=True):
+        stack = (*site.allocator_frames, *site.frames)
+        assert len(taken.location_id) == len(stack)
+        for number, frame in zip(taken.location_id, stack, strict=True):
+            location = locations[number]
+            (line,) = location.line
+            assert line.line == (frame.source.line if frame.source else 0)
+            assert functions[line.function_id].id
+            assert (mappings[location.mapping_id].filename == mappings[1].filename) == (
+                frame.module is None
+            )
+
+
+def test_pprof_has_the_build_ids_of_kernel_and_module():
+    profile = profile_class()()
+    profile.ParseFromString(gzip.decompress(shown("pprof", "6.12--leaky")))
+    text = profile.string_table
+    material = SAMPLES["6.12--leaky"]
+    assert {text[one.filename]: text[one.build_id] for one in profile.mapping} == {
+        "vmlinux": material.report.kernel.build_id,
+        "leaky.ko": material.report.target.build_id,
+    }
+    assert re.fullmatch("[0-9a-f]{40}", str(material.report.kernel.build_id))
+
+
+@every_sample
+def test_speedscope_has_the_structure_of_its_format(sample):
+    document = json.loads(shown("speedscope", sample))
+    report = SAMPLES[sample].report
+    frames = document["shared"]["frames"]
+    assert document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
+    assert all(isinstance(frame["name"], str) for frame in frames)
+    assert len({json.dumps(frame) for frame in frames}) == len(frames)
+    by_bytes, by_count = document["profiles"]
+    for profile in (by_bytes, by_count):
+        assert profile["type"] == "sampled"
+        assert profile["unit"] in ("bytes", "none")
+        assert len(profile["samples"]) == len(profile["weights"]) == len(report.sites)
+        assert profile["endValue"] - profile["startValue"] == sum(profile["weights"])
+        for stack in profile["samples"]:
+            assert all(0 <= number < len(frames) for number in stack)
+    assert by_bytes["endValue"] == total_bytes(report)
+    for stack, site in zip(by_bytes["samples"], report.sites, strict=True):
+        # Outermost first.
+        first = frames[stack[-1 - len(site.allocator_frames)]]
+        assert first.get("line") == (site.frames[0].source.line if site.frames[0].source else None)
+
+
+@every_sample
+def test_ktap_is_numbered_and_its_plan_holds(sample):
+    lines = str(shown("ktap", sample)).splitlines()
+    report = SAMPLES[sample].report
+    assert lines[0] == "KTAP version 1"
+    assert lines[1] == f"1..{1 + len(report.sites)}"
+    results = [line for line in lines[2:] if not line.startswith("#")]
+    for number, line in enumerate(results, start=1):
+        assert re.match(rf"(?:not )?ok {number} \S", line), line
+    assert len(results) == 1 + len(report.sites)
+    failed = sum(line.startswith("not ok") for line in results)
+    assert failed == sum(site.verdict >= Verdict.LIKELY for site in report.sites)
+    assert ("# SKIP" in results[0]) == (not report.trust.complete)
+    skipped = 0 if report.trust.complete else 1
+    assert lines[-1].startswith(f"# Totals: pass:{len(results) - failed - skipped} fail:{failed} ")
+
+
+@pytest.mark.parametrize("fail_on", VERDICTS)
+def test_ktap_fails_from_the_verdict_on_that_was_asked_for(fail_on):
+    material = SAMPLES["6.18--pipes"]
+    text = str(BY_NAME["ktap"].render(material, Look(fail_on=fail_on)))
+    assert text.count("not ok") == sum(site.verdict >= fail_on for site in material.report.sites)
+
+
+def test_markdown_has_the_trace_as_decode_stacktrace_prints_it():
+    text = str(shown("markdown", "6.12--leaky"))
+    assert "\n lose_sessions (buffers.c:58) leaky\n buffers_create (buffers.c:82) leaky\n" in text
+    assert "\n do_one_initcall+0x5b\n" in text
+    assert "    kleak module leaky.ko label=hello --cycles 5\n" in text
+    assert f"- module build-id: `{SAMPLES['6.12--leaky'].report.target.build_id}`" in text
+
+
+def test_markdown_of_a_run_tells_its_scope():
+    assert (
+        "    kleak run --scope alloc_pipe_info --scope 'vmalloc*' --repeat 4 -- COMMAND\n"
+    ) in str(shown("markdown", "6.18--pipes"))
+
+
+def test_no_markup_of_a_name_survives_in_markdown():
+    text = str(shown("markdown", "hostile", verbose=True))
+    fences = [line for line in text.splitlines() if "```" in line]
+    assert set(fences) == {"```"}
+    assert len(fences) % 2 == 0
+    outside = re.sub(r"^```$.*?^```$|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
+    for line in outside.splitlines():
+        if not line.startswith("    "):
+            assert not re.search(r"(?<!\\)[<>`]", line), line
+
+
+def test_no_markup_of_a_name_survives_in_html():
+    text = str(shown("html", "hostile"))
+    assert HOSTILE not in text
+    assert text.count("<script") == 2
+    assert text.count("</script>") == 2
+    assert text.count("<img") == 0
+    assert text.count("</style>") == 1
+    assert text.count("<title>") == text.count("</title>")  # those of the charts too
+
+
+@every_sample
+def test_html_needs_nothing_from_elsewhere(sample):
+    text = re.sub(r"<script.*?</script>", "", str(shown("html", sample)), flags=re.DOTALL)
+    for address in re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"'\s>)]+)", text):
+        assert address.startswith(("#", "data:")) or sample == "hostile", address
+
+
+@every_sample
+def test_parquet_has_the_sites_of_every_session(sample):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = parquet.read_table(io.BytesIO(shown("parquet", sample))).to_pylist()
+    material = SAMPLES[sample]
+    assert {row["session"] for row in rows} == {capture.name for capture in material.captures}
+    assert sum(row["bytes"] or 0 for row in rows) == sum(
+        total_bytes(capture.report) for capture in material.captures
+    )
+
+
+# --- which format
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("a.txt", "text"),
+        ("a.json", "json"),
+        ("a.speedscope.json", "speedscope"),
+        ("A.HTML", "html"),
+        ("a.pb.gz", "pprof"),
+        ("a.md", "markdown"),
+        ("a.parquet", "parquet"),
+        ("a.kleak", None),
+        ("json", None),
+    ],
+)
+def test_a_files_extension_tells_the_format(file, name):
+    found = for_file(file)
+    assert (None if found is None else found.name) == name
+
+
+def test_extensions_are_no_two_formats():
+    extensions = [extension for one in RENDERERS for extension in one.extensions]
+    assert len(extensions) == len(set(extensions))
+
+
+def test_width_and_color_change_the_text_only_in_width_and_color():
+    material = SAMPLES["6.12--leaky"]
+    plain = str(BY_NAME["text"].render(material, Look(width=80)))
+    wide = str(BY_NAME["text"].render(material, Look(width=200, color=True)))
+    assert " ".join(re.sub(r"\x1b\[[0-9;]*m", "", wide).split()) == " ".join(plain.split())
+
+
+def test_a_clean_session_has_a_row_in_parquet():
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (row,) = parquet.read_table(io.BytesIO(shown("parquet", "empty"))).to_pylist()
+    assert row["site_id"] is None
+    assert row["complete"] is True
+
+
+def test_incomplete_sessions_look_incomplete_in_every_format_for_people():
+    material = SAMPLES["lossy"]
+    clean = replace(material.report, sites=())
+    for name in ("text", "markdown", "html"):
+        text = str(BY_NAME[name].render(Material(clean, material.captures), Look()))
+        assert "INCOMPLETE" in text

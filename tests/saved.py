@@ -1,0 +1,164 @@
+"""Sessions for tests of what is saved and shown: captured ones, and made ones that are nasty."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from kleak.analysis.judge import judge
+from kleak.analysis.merge import Judged, merge, site_id, site_keys
+from kleak.model import (
+    Allocation,
+    Answer,
+    Circumstances,
+    Cycle,
+    CycleTally,
+    Frame,
+    Kernel,
+    MemorySample,
+    Report,
+    Session,
+    Setting,
+    Source,
+    Tally,
+    Target,
+    TracedSite,
+    Trust,
+    VmallocRegion,
+)
+from kleak.render.renderer import Capture, Material
+from kleak.store.reader import read_session
+from tests.samples import KERNFS, LEAK, session, site
+
+FILES = Path(__file__).parent / "data" / "sessions"
+HOSTILE = "<script>document.title='ran'</script>\"'><img src=x onerror=\"document.title='ran'\">"
+"""What a module may be called. The kernel takes any name of up to 55 characters; text of the
+log and of a process may be longer."""
+
+
+def saved_files() -> list[Path]:
+    """The captured sessions, of every version of the schema. An empty list is an error."""
+    found = sorted(FILES.glob("v*/*.kleak"))
+    if not found:
+        raise AssertionError(f"no session in {FILES}")
+    return found
+
+
+def everything(*, cycles: int = 2, finished: bool = True) -> Session:
+    """A session with a value in every field, the awkward ones included."""
+    tallies = tuple(
+        CycleTally(Tally(7 + i, 700 + i), Tally(2, 200)) if i != 1 else CycleTally(Tally(), Tally())
+        for i in range(cycles)
+    )
+    top = 0xFFFFFFFFFFFFFFFF
+    return Session(
+        Kernel("6.12.1", "x86_64", "00ff"),
+        Target("module", "leaky", "/lib/leaky.ko", ("a=1", "b=x y"), "1.0", "abcd"),
+        tuple(
+            Cycle(i + 1, 10 * i, None if i + 1 == cycles else 10 * i + 5, "failed" if i else None)
+            for i in range(cycles)
+        ),
+        (
+            TracedSite(
+                "kmalloc",
+                (
+                    Frame(None, "__kmalloc", 5),
+                    Frame("leaky", "f", 28, Source("f.c", 12)),
+                    Frame("leaky", None, 7),
+                    Frame(None, None, top),
+                ),
+                tallies,
+                99,
+                (
+                    Allocation(top, 64, 60, 5, 1, 331, "insmod"),
+                    Allocation(0xFF16DA7F83215600, 64, 61, 6, 2, 332, "udev\x1b[2J"),
+                ),
+            ),
+            TracedSite("vmalloc", LEAK, tallies, None, ()),
+        ),
+        Trust(
+            {"a": 1},
+            {"b": 2},
+            {"frees": 3},
+            {"kfree": "fentry"},
+            {"growth": "used", "x": "absent: é"},
+            ("one", "two"),
+        ),
+        (VmallocRegion(0xFFFFC90000000000, 8192, None, "VM_ALLOC", "f+0x1/0x2"),),
+        Circumstances(
+            "0.1.0",
+            "host",
+            1795400000.5,
+            123456789,
+            ("leaky",),
+            7,
+            finished,
+            {"leaky": "abcd", "other": "ef"},
+            (Setting("/proc/sys/kernel/kptr_restrict", "0", "1", True),),
+            (
+                MemorySample(1, "start", 0, Tally(), {"Slab": 4096, "MemFree": 1 << 40}),
+                MemorySample(2, "settled", 1, Tally(3, 300), {}),
+            ),
+            (Answer("vmallocinfo", 77, "0xffffc90000000000-0xffffc90000002000 8192 f+0x1/0x2\n"),),
+        ),
+    )
+
+
+def hostile() -> Session:
+    """A session whose every name tries to get out of the format that shows it."""
+    bad = HOSTILE + "\x1b]0;owned\x07\u202e;#|`\n</title></style>--!><!--{{7*7}}${7*7}"
+    frames = (LEAK[0], Frame(bad, bad, 1, Source(bad, 3)), Frame(bad, "ordinary", 9))
+    made = session(
+        site([3] * 5, frames=frames, sampled=2),
+        site([1] * 5, frames=KERNFS, allocator="=cmd|' /C calc'!A0"),
+        target=Target("module", bad, bad, (bad,), bad, bad),
+        lost={bad: 3},
+    )
+    return replace(
+        made,
+        kernel=Kernel(bad, bad, bad),
+        trust=Trust({bad: 3}, {bad: 1}, {bad: 1}, {bad: bad}, {bad: bad, "growth": "used"}, (bad,)),
+        circumstances=replace(
+            everything().circumstances,
+            kleak_version=bad,
+            host=bad,
+            scope=(bad,),
+            build_ids={bad: bad},
+            samples=tuple(MemorySample(i, bad, i, Tally(i, i), {bad: i + 1}) for i in range(3)),
+        ),
+    )
+
+
+def material(*sessions: Session, names: tuple[str, ...] = ()) -> Material:
+    """What the renderers get for these sessions, as ``kleak report`` makes it."""
+    judged = [
+        Judged(names[i] if names else f"session-{i}.kleak", one, judge(one))
+        for i, one in enumerate(sessions)
+    ]
+    captures = tuple(
+        Capture(one.name, one.session, one.report, tuple(site_id(key) for key in keys))
+        for one, keys in zip(judged, site_keys(judged), strict=True)
+    )
+    return Material(merge(judged), captures)
+
+
+def empty() -> Session:
+    """A session in which nothing was outstanding."""
+    return session(cycles=5)
+
+
+def samples() -> dict[str, Material]:
+    """All that every renderer must show, by name."""
+    found = {path.stem: material(read_session(path)) for path in saved_files()}
+    leaky = [read_session(path) for path in saved_files() if path.stem.endswith("--leaky")]
+    found["merged"] = material(*leaky)
+    found["everything"] = material(everything())
+    found["hostile"] = material(hostile())
+    found["empty"] = material(empty())
+    found["lossy"] = material(session(site([3] * 5), lost={"missed_kfree_events": 7}))
+    return found
+
+
+def total_bytes(report: Report) -> int:
+    """Outstanding bytes of all sites."""
+    return sum(one.outstanding.size_bytes for one in report.sites)
