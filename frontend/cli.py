@@ -44,10 +44,10 @@ class _Options:
 )
 @click.version_option(package_name="kleak")
 @click.option("--debug", is_flag=True, help="Show a traceback where an error ends the command.")
-@click.pass_obj
-def cli(options: _Options, debug: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
     """Find which code path of a kernel module allocates memory and never gives it back."""
-    options.debug = debug
+    context.ensure_object(_Options).debug = debug
 
 
 for _command in COMMANDS:

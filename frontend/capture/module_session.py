@@ -9,7 +9,6 @@ from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
-from kleak.capture.machine import require_root
 from kleak.capture.modules import (
     ModuleLoader,
     ModuleTarget,
@@ -59,7 +58,6 @@ def trace_module(run: ModuleRun, progress: Progress, recorder: Recorder) -> Outc
     A failure of the target, or Ctrl-C, ends the cycles but not the capture: what was seen so
     far is returned with it. Raises UnsupportedError where this machine cannot trace at all.
     """
-    require_root()
     with module_tracer(run, progress) as tracer:
         return capture_module(run, tracer, progress, recorder)
 

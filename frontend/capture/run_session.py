@@ -12,7 +12,6 @@ from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
-from kleak.capture.machine import require_root
 from kleak.capture.recording import read_session
 from kleak.capture.records import Limits, SymbolScope
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
@@ -64,7 +63,6 @@ def trace_command(
     was seen so far is returned with the reason. Raises UnsupportedError where this machine cannot
     trace, UsageError for the scope.
     """
-    require_root()
     progress.say("reading the kernel's types and symbols")
     table = read_kernel_table()
     scope = find_scope(table, run.scope)

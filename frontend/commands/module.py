@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kleak.analysis.judge import judge
+from kleak.capture.machine import require_root
 from kleak.capture.module_session import ModuleRun, trace_module
 from kleak.capture.modules import Timeouts, find_target
 from kleak.commands.output import (
@@ -75,6 +76,7 @@ def module(
     Exit status: 0 nothing found, 1 a leak found (see --fail-on), 2 usage, 3 this machine
     cannot, 4 the module failed, 5 incomplete with --strict, 130 interrupted.
     """
+    require_root()
     reporting = make_output(json, verbose, fail_on, strict)
     run = ModuleRun(
         find_target(target, parameters),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kleak.analysis.judge import judge
+from kleak.capture.machine import require_root
 from kleak.capture.run_session import CommandRun, trace_command
 from kleak.commands.output import (
     make_limits,
@@ -59,6 +60,7 @@ def run(
 
     The command's output and signals are its own. Exit status: as that of kleak module.
     """
+    require_root()
     reporting = make_output(json, verbose, fail_on, strict)
     progress = make_progress()
     limits = make_limits(max_outstanding, max_stacks)
