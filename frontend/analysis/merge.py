@@ -12,6 +12,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 from kleak.errors import UsageError
 from kleak.model import (
@@ -136,8 +137,11 @@ def _merge_site(same: Sequence[tuple[Judged, JudgedSite]], sessions: int) -> Jud
             max(site.verdict, before.verdict) if before else site.verdict,
         )
     kernels = {one.report.kernel.release for one, _ in same}
+    dates = [one.session.circumstances.started_at for one, _ in same]
+    first = min((date for date in dates if date is not None), default=None)
+    since = "" if first is None else f" since {_day(first)}"
     says = (
-        f"seen in {len(sightings)} of {sessions} sessions, on "
+        f"seen in {len(sightings)} of {sessions} sessions{since}, on "
         f"{'1 kernel' if len(kernels) == 1 else f'{len(kernels)} kernels'}: "
         f"{', '.join(sorted(kernels))}"
     )
@@ -149,6 +153,10 @@ def _merge_site(same: Sequence[tuple[Judged, JudgedSite]], sessions: int) -> Jud
         evidence=(*best.evidence, Evidence("sessions", says, 0.0)),
         sightings=tuple(sightings.values()),
     )
+
+
+def _day(started_at: float) -> str:
+    return datetime.fromtimestamp(started_at, timezone.utc).strftime("%Y-%m-%d")
 
 
 def _sum(tallies: Sequence[Tally]) -> Tally:

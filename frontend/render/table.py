@@ -138,12 +138,18 @@ def _whole_stack(site: JudgedSite) -> tuple[str, ...]:
 
 
 def _reasons(site: JudgedSite) -> str:
-    """What speaks for a leak, then what speaks against it, then what was found without weight."""
-    said = [item for item in site.evidence if item.witness not in ("prior", "correlation")]
+    """What speaks for a leak, then what speaks against it, then what was found without weight.
+
+    Before all that, which of several sessions have it.
+    """
+    said = [
+        item for item in site.evidence if item.witness not in ("prior", "correlation", "sessions")
+    ]
+    where = [item.says for item in site.evidence if item.witness == "sessions"]
     pro = [item.says for item in said if item.weight > 0]
     con = [item.says for item in said if item.weight < 0]
     open_questions = [item.says for item in said if item.weight == 0]
-    parts = [
+    parts = where + [
         f"{label}: {'; '.join(says)}"
         for label, says in (("for", pro), ("against", con), ("open", open_questions))
         if says

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 // The part of the report that moves: the flame graph, and sites beyond those in the page.
 // Strings of the kernel reach the page through textContent only.
 "use strict";

@@ -48,7 +48,9 @@ def test_a_site_of_two_builds_is_one():
     assert found.outstanding == Tally(25, 25 * 128)
     assert [one.session for one in found.sightings] == ["old", "new"]
     assert [one.outstanding.count for one in found.sightings] == [15, 10]
-    assert found.evidence[-1].says == "seen in 2 of 2 sessions, on 2 kernels: 6.1.0, 6.12.1"
+    assert found.evidence[-1].says == (
+        "seen in 2 of 2 sessions since 1970-01-02, on 2 kernels: 6.1.0, 6.12.1"
+    )
     assert [one.name for one in report.merged] == ["old", "new"]
     assert report.kernel.release == "6.1.0"  # of the newest
     assert report.cycles == 10
@@ -140,7 +142,7 @@ def test_losses_of_one_are_losses_of_all():
 
 def test_a_clean_session_counts():
     report = merge([judged("a", site([3] * 5)), judged("clean")])
-    assert "seen in 1 of 2 sessions" in report.sites[0].evidence[-1].says
+    assert "seen in 1 of 2 sessions since" in report.sites[0].evidence[-1].says
 
 
 def test_sessions_of_different_targets_are_refused():
