@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kleak.symbols.kernel_table import TextRange
 
@@ -64,9 +65,8 @@ class StackTotal:
         return self.allocated - self.freed
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """One outstanding allocation."""
+class LedgerEntry(NamedTuple):
+    """One outstanding allocation. No dataclass: there may be a million."""
 
     address: int
     stack: int
