@@ -172,8 +172,9 @@ class VmallocRegion:
 class MemorySample:
     """What was outstanding at one moment of a capture.
 
-    ``when`` is "start", "loaded", "unloaded" (or the command has ended) or "settled"; ``cycle``
-    is 0 at the start. ``meminfo_bytes`` are fields of /proc/meminfo.
+    ``when`` is "start", "loaded", "unloaded" (or the command has ended), "settled" or, after the
+    last wait for late frees, "end"; ``cycle`` is 0 at the start and at the end.
+    ``meminfo_bytes`` are fields of /proc/meminfo.
     """
 
     time_ns: int

@@ -127,6 +127,7 @@ class _Capture:
             self._settle(patience, "end")
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
+        self._sample("end", 0)
         return failure
 
     def _run_cycle(self, loader: ModuleLoader, index: int) -> None:

@@ -109,6 +109,7 @@ class _Capture:
             settle(self._tracer.outstanding_count, patience, self._progress, "end")
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
+        self._sample("end", 0)
         self._progress.say("reading the result")
         session = self._session(failure, finished=True)
         try:

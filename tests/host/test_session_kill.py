@@ -85,6 +85,7 @@ def test_a_whole_run_leaves_a_session_under_a_default_name(tmp_path):
     assert [sample.when for sample in found.circumstances.samples] == [
         "start",
         *["unloaded", "settled"] * 3,
+        "end",
     ]
     assert [len(site.kept) for site in found.sites] == [5, 5]
     (setting,) = found.circumstances.settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -286,6 +287,36 @@ def test_sites_beyond_the_page_have_their_stacks(page, tmp_path):
     site = many().report.sites[205]
     assert shown == [frame.symbol for frame in site.frames]
     assert f"grew by {205 % 7}" in page.run(f"{item}.textContent")
+
+
+# --- colours
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part * 2 if len(colour) == 4 else part, 16) / 255 for part in channels(colour)]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def channels(colour: str) -> list[str]:
+    step = 1 if len(colour) == 4 else 2
+    return [colour[i : i + step] for i in range(1, len(colour), step)]
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_text_can_be_read_on_its_ground(scheme):
+    style = (Path(__file__).parents[3] / "frontend/render/html/page.css").read_text()
+    block = style.split(":root {")[1 + scheme].split("}")[0]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", block))
+    pairs = [("ink", "paper"), ("ink", "shade"), ("ink", "flame"), ("ink", "flame-module")]
+    pairs += [("hit-ink", "flame-hit"), ("soft", "paper"), ("link", "paper")]
+    pairs += [(verdict.label, "paper") for verdict in Verdict]
+    for text, ground in pairs:
+        light, dark = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+        # WCAG 2, level AA.
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
 
 
 def test_every_class_of_the_script_has_a_style():
