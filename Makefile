@@ -15,7 +15,8 @@ setup: ## install what is needed: apt packages, .venv, kernels to boot (Debian 1
 
 demo: setup ## find the leaks of examples/leaky in a virtual machine
 	@module=$$($(PYTHON) tests/build_modules.py --kernel $(DEMO_KERNEL) examples/leaky) || exit 1; \
-	.venv/bin/kleak vm --kernel $(DEMO_KERNEL) -- module "$$module" --cycles 3; status=$$?; \
+	.venv/bin/kleak vm --kernel $(DEMO_KERNEL) -- module "$$module" --cycles 3 \
+		-o build/demo.kleak; status=$$?; \
 	[ $$status -eq 1 ] || { \
 		echo "demo: expected exit status 1 (leaks found), got $$status" >&2; exit 1; }
 

@@ -67,7 +67,9 @@ class SessionWriter:
             self._create()
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(f"{path}: cannot save the session there: {reason}") from error
+            raise UsageError(
+                f"{path}: cannot save the session there: {reason}; -o names another place"
+            ) from error
 
     def _create(self) -> None:
         run = self._database.execute
