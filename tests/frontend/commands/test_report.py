@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from kleak.cli import cli
+from kleak.commands.report import report as command
 from kleak.errors import KleakError
 from kleak.model import Target
 from kleak.render.formats import RENDERERS
@@ -29,7 +29,7 @@ PIPES = str(next(path for path in saved_files() if path.stem == "6.18--pipes"))
 
 def report(*arguments: str) -> tuple[int, str]:
     """The exit status and what came on standard output; errors as the command line has them."""
-    result = CliRunner().invoke(cli, ["report", *arguments], standalone_mode=False)
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
     if isinstance(result.exception, KleakError):
         raise result.exception
     assert result.exception is None, result.exception
