@@ -20,7 +20,7 @@ from kleak.render.escape import printable
 from kleak.render.html_flames import Flames
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import function, whole_stack
-from kleak.render.table import closing, counted, day, growth, totals, trust_line
+from kleak.render.table import closing, counted, day, growth, kernels, totals, trust_line
 from kleak.units import size
 
 SITES_IN_PAGE = 200
@@ -99,7 +99,7 @@ def _facts(material: Material) -> list[tuple[str, str]]:
     report = material.report
     about = material.captures[-1].session.circumstances
     facts = [
-        ("kernel", f"Linux {report.kernel.release} {report.kernel.machine}"),
+        ("kernel", kernels(report)),
         ("cycles", str(report.cycles)),
         ("parameters", " ".join(report.target.parameters)),
         ("version", report.target.version),

@@ -6,7 +6,7 @@ from kleak.model import JudgedSite, Report
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import counted, frame_text
+from kleak.render.table import counted, frame_text, kernels
 
 
 def render(material: Material, look: Look) -> str:
@@ -17,7 +17,7 @@ def render(material: Material, look: Look) -> str:
     report = material.report
     subject = _name(report.target.name)
     sites = report.sites
-    lines = ["KTAP version 1", f"1..{1 + len(sites)}", f"# kernel: {_name(report.kernel.release)}"]
+    lines = ["KTAP version 1", f"1..{1 + len(sites)}", f"# kernel: {_name(kernels(report))}"]
     lines += [f"# {_name(note)}" for note in report.trust.notes]
     lines.append(_trace(report, subject))
     for number, site in enumerate(sites, start=2):

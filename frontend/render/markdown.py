@@ -10,7 +10,7 @@ from kleak.model import Frame, JudgedSite, Report
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import counted, growth
+from kleak.render.table import counted, growth, kernels
 from kleak.units import size
 
 SHOWN_BELOW = 20
@@ -39,7 +39,7 @@ def _head(report: Report) -> str:
     lines = [
         f"# {_inline(target.name)}: {_summary(report)}",
         "",
-        f"- kernel: {_code(f'{report.kernel.release} {report.kernel.machine}')}",
+        f"- kernel: {_code(kernels(report))}",
         f"- target: {_inline(target.kind)} {_code(target.name)}, {cycles}",
     ]
     if target.version is not None:

@@ -11,6 +11,7 @@ from kleak.render.escape import printable
 from kleak.render.profile_proto import profile_class
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
+from kleak.render.table import kernels
 
 SAMPLE_TYPES = (("outstanding_objects", "count"), ("outstanding_space", "bytes"))
 KERNEL = "vmlinux"
@@ -66,10 +67,7 @@ class _Profile:
         self.message.default_sample_type = self._string(SAMPLE_TYPES[1][0])
         self.message.comment.append(
             self._string(
-                printable(
-                    f"kleak: {report.target.name}, {report.cycles} cycles, "
-                    f"Linux {report.kernel.release}"
-                )
+                printable(f"kleak: {report.target.name}, {report.cycles} cycles, {kernels(report)}")
             )
         )
         if not report.trust.complete:

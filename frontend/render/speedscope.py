@@ -9,6 +9,7 @@ from kleak.model import Frame
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import function, whole_stack
+from kleak.render.table import kernels
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
@@ -27,7 +28,7 @@ def render(material: Material, look: Look) -> str:
             {
                 "$schema": SCHEMA,
                 "exporter": "kleak",
-                "name": f"{name}, Linux {printable(report.kernel.release)}",
+                "name": f"{name}, {printable(kernels(report))}",
                 "activeProfileIndex": 0,
                 "shared": {"frames": [_frame(*key) for key in frames]},
                 "profiles": [

@@ -191,13 +191,19 @@ def _header(report: Report, *, verbose: bool, width: int, color: bool) -> str:
         for label, value in (("version", target.version), ("build-id", target.build_id)):
             subject += "" if value is None else f" {label} {value}"
     cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
-    lines = [
-        _wrap(f"{subject}, {cycles}, Linux {report.kernel.release} {report.kernel.machine}", width)
-    ]
+    lines = [_wrap(f"{subject}, {cycles}, {kernels(report)}", width)]
     lines += [_wrap(_merged(one), width, "  ") for one in report.merged]
     lines.append(_trust(report.trust, verbose=verbose, width=width, color=color))
     lines += [_wrap(f"note: {note}", width, "  ") for note in report.trust.notes]
     return "\n".join(lines)
+
+
+def kernels(report: Report) -> str:
+    """The kernel of a report, or how many there were: "Linux 6.1.0 x86_64", "2 kernels"."""
+    found = {one.kernel for one in report.merged} or {report.kernel}
+    if len(found) > 1:
+        return f"{len(report.merged)} sessions on {len(found)} kernels"
+    return f"Linux {report.kernel.release} {report.kernel.machine}"
 
 
 def _merged(session: MergedSession) -> str:

@@ -293,6 +293,14 @@ def test_a_clean_session_has_a_row_in_parquet():
     assert row["complete"] is True
 
 
+def test_sessions_of_two_kernels_do_not_pass_for_one():
+    for name in ("text", "markdown", "html", "ktap", "speedscope"):
+        assert "2 sessions on 2 kernels" in str(shown(name, "merged")), name
+    assert "2 sessions on 2 kernels" in gzip.decompress(shown("pprof", "merged")).decode(
+        errors="replace"
+    )
+
+
 def test_incomplete_sessions_look_incomplete_in_every_format_for_people():
     material = SAMPLES["lossy"]
     clean = replace(material.report, sites=())
