@@ -7,7 +7,8 @@ import sqlite3
 import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 from weakref import finalize
@@ -45,12 +46,19 @@ def read_session(path: Path) -> Session:
     A session that was cut short says so in its trust. Raises UsageError where ``path`` is no
     session, is damaged, or was written by a newer kleak.
     """
-    try:
+    with _damage_told(path):
         if not is_session(path):
             raise UsageError(f"{path} is no kleak session")
         # Holds the file open until this is through, then as long as the session needs it.
-        allocations = _AllocationTable(_upgraded(path, _open(path)))
+        allocations = _AllocationTable(path, _upgraded(path, _open(path)))
         return _read(path, allocations)
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Turn what a damaged or unreadable file raises into a UsageError that names it."""
+    try:
+        yield
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     # Not only SQLite notices damage: a text may hold no UTF-8, a number may be a text.
@@ -215,18 +223,23 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
 class _AllocationTable:
     """Table ``allocations``, open as long as a session refers to it."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self._path = path
         self.database = database
         finalize(self, database.close)
 
     def read(self, first: int, number: int) -> tuple[Allocation, ...]:
-        """Return the rows ``first`` and following; those of a site lie together."""
-        rows = self.database.execute(
-            "SELECT address, size_bytes, requested_bytes, allocated_at_ns, cycle, pid, comm "
-            "FROM allocations WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
-            (first, first + number - 1),
-        )
-        return tuple(Allocation(unsigned(address), *rest) for address, *rest in rows)
+        """Return the rows ``first`` and following; those of a site lie together.
+
+        Raises UsageError where the file turns out to be damaged here.
+        """
+        with _damage_told(self._path):
+            rows = self.database.execute(
+                "SELECT address, size_bytes, requested_bytes, allocated_at_ns, cycle, pid, comm "
+                "FROM allocations WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
+                (first, first + number - 1),
+            )
+            return tuple(Allocation(unsigned(address), *rest) for address, *rest in rows)
 
 
 class _Kept(Sequence[Allocation]):
