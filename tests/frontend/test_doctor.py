@@ -32,7 +32,8 @@ class Machine:
         self.write("proc/vmallocinfo", "0x0-0x1\n")
         self.write(
             "proc/kallsyms",
-            "ffffffff81000000 T _text\nffffffff81000100 T kmemleak_alloc\n"
+            "0000000000000000 A fixed_percpu_data\nffffffff81000000 T _text\n"
+            "ffffffff81000100 T kmemleak_alloc\n"
             "ffffffff81000200 T __set_page_owner\n",
         )
         self.write(
