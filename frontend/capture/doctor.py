@@ -11,17 +11,28 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
-from kleak.capture.events import Attachment, Event, Plan, make_plan, read_btf
+from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import HeaderTree, find_headers
+from kleak.capture.hooks import Attachment, Event, Hook, Plan
+from kleak.capture.machine import KPTR_RESTRICT
 from kleak.capture.machine_state import examine_machine
-from kleak.capture.tracer import Limits, Tracer
-from kleak.doctor import BOTH, MODULE, Finding, State
+from kleak.capture.modules import loaded_modules
+from kleak.capture.records import Limits
+from kleak.capture.tracer import Tracer
+from kleak.doctor import BOTH, MODULE, RUN, Finding, State
 from kleak.errors import UnsupportedError
 from kleak.parsers.btf import Btf
+from kleak.symbols.kernel_table import KernelTable
 
 _SMALL = Limits(outstanding=64, stacks=64, totals=64)
-_MODULE_EVENTS = frozenset({"module_load", "module_free"})
+_ONLY_FOR = {
+    "module_load": MODULE,
+    "module_free": MODULE,
+    "sched_process_fork": RUN,
+    "sched_process_exit": RUN,
+}
 _PROBES = (Attachment.KPROBE, Attachment.KRETPROBE)
 
 
@@ -38,8 +49,12 @@ def _examine_engine(headers: str | None) -> Iterator[Finding]:
     yield finding
     if btf is None:
         return
+    if KPTR_RESTRICT.read_text().strip() == "2":
+        yield _left_out()
+        return
     try:
-        plan = _plan(btf)
+        table = KernelTable(Path("/proc/kallsyms").read_bytes(), loaded_modules().values())
+        plan = _plan(btf, table)
     except UnsupportedError as error:
         yield Finding(
             "engine", "events", State.NO, str(error), "nothing can be traced", needed_by=BOTH
@@ -89,26 +104,23 @@ def _examine_btf() -> tuple[Btf | None, Finding]:
         )
 
 
-def _plan(btf: Btf) -> Plan:
+def _plan(btf: Btf, table: KernelTable) -> Plan:
     try:
-        return make_plan(btf, modules=True)
+        return make_plan(btf, table, modules=True, processes=True)
     except UnsupportedError:
         # No modules on this kernel; module loading has a line of its own.
-        return make_plan(btf, modules=False)
+        return make_plan(btf, table, modules=False, processes=True)
 
 
 def _try_programs(plan: Plan, tree: HeaderTree) -> Iterator[Finding]:
     # Every way of every event is an event of its own here, and none ends the attempt.
-    ways = {
-        f"{event.name} {hook.attachment.value}": Event(
-            f"{event.name} {hook.attachment.value}", (hook,), without="refused"
-        )
+    ways = [
+        Event(_way(event, hook), (hook,), without="refused")
         for event in plan.events
         for hook in event.ways
-    }
-    trial = replace(plan, events=tuple(ways.values()))
+    ]
     try:
-        with Tracer(trial, tree, limits=_SMALL) as tracer:
+        with Tracer(replace(plan, events=ways), tree, limits=_SMALL) as tracer:
             worked = frozenset(tracer.attachments)
     except UnsupportedError as error:
         yield _not_tried(str(error))
@@ -118,6 +130,21 @@ def _try_programs(plan: Plan, tree: HeaderTree) -> Iterator[Finding]:
         yield _examine_event(event, worked)
 
 
+def _way(event: Event, hook: Hook) -> str:
+    return f"{event.name} by {hook.attachment.value} of {hook.target}"
+
+
+def _left_out() -> Finding:
+    return Finding(
+        "engine",
+        "programs",
+        State.DEGRADED,
+        "not tried: kptr_restrict = 2 hides what they are made with",
+        "a capture sets it to 1 for a moment, but this command changes nothing",
+        "sysctl -w kernel.kptr_restrict=1",
+    )
+
+
 def _not_tried(why: str) -> Finding:
     return Finding("engine", "programs", State.NO, why, "nothing can be traced", needed_by=BOTH)
 
@@ -125,7 +152,7 @@ def _not_tried(why: str) -> Finding:
 def _program_types(plan: Plan, worked: frozenset[str]) -> Iterator[Finding]:
     for attachment in Attachment:
         wanted = [
-            f"{event.name} {attachment.value}"
+            _way(event, hook)
             for event in plan.events
             for hook in event.ways
             if hook.attachment is attachment
@@ -154,13 +181,11 @@ def _program_types(plan: Plan, worked: frozenset[str]) -> Iterator[Finding]:
 
 def _examine_event(event: Event, worked: frozenset[str]) -> Finding:
     needed_by: tuple[str, ...] = ()
-    if event.name in _MODULE_EVENTS:
-        needed_by = (MODULE,)
+    if event.name in _ONLY_FOR:
+        needed_by = (_ONLY_FOR[event.name],)
     elif event.without is None:
         needed_by = BOTH
-    used = next(
-        (hook for hook in event.ways if f"{event.name} {hook.attachment.value}" in worked), None
-    )
+    used = next((hook for hook in event.ways if _way(event, hook) in worked), None)
     if used is None:
         means = event.without or "nothing can be traced"
         mend = "" if needed_by else "a kernel that takes fentry programs or kprobes"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kleak.capture import doctor as engine
-from kleak.capture.events import Attachment, Event, Hook, Plan
+from kleak.capture.hooks import Attachment, Event, Hook, Plan
 from kleak.capture.machine_state import examine_machine
 from kleak.doctor import MODULE, RUN, Finding, State, obstacles
 from kleak.model import Kernel
@@ -144,15 +144,17 @@ OPTIONAL = Event(
     ),
     without="kfree_rcu is not seen",
 )
+FENTRY = "kvfree_call_rcu by fentry of kvfree_call_rcu"
+KPROBE = "kvfree_call_rcu by kprobe of kvfree_call_rcu"
 
 
 @pytest.mark.parametrize(
     ("event", "worked", "state", "found"),
     [
-        (REQUIRED, {"kfree raw tracepoint"}, State.YES, "raw tracepoint"),
+        (REQUIRED, {"kfree by raw tracepoint of kfree"}, State.YES, "raw tracepoint"),
         (REQUIRED, set(), State.NO, "refused"),
-        (OPTIONAL, {"kvfree_call_rcu fentry", "kvfree_call_rcu kprobe"}, State.YES, "fentry"),
-        (OPTIONAL, {"kvfree_call_rcu kprobe"}, State.DEGRADED, "kprobe"),
+        (OPTIONAL, {FENTRY, KPROBE}, State.YES, "fentry"),
+        (OPTIONAL, {KPROBE}, State.DEGRADED, "kprobe"),
         (OPTIONAL, set(), State.NO, "refused"),
         (Event("x", (), "no x"), set(), State.NO, "this kernel has nothing to attach to"),
     ],
@@ -167,8 +169,8 @@ def test_an_event_takes_the_first_way_that_works(
 
 
 def test_program_types_say_how_many_were_taken() -> None:
-    plan = Plan((REQUIRED, OPTIONAL), {})
-    worked = frozenset({"kfree raw tracepoint", "kvfree_call_rcu kprobe"})
+    plan = Plan([REQUIRED, OPTIONAL])
+    worked = frozenset({"kfree by raw tracepoint of kfree", KPROBE})
     states = {found.name: found.state for found in engine._program_types(plan, worked)}
     assert states == {
         "raw tracepoint programs": State.YES,
