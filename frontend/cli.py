@@ -83,6 +83,14 @@ def main() -> None:
             raise
         click.echo(f"kleak: {error.filename or 'system'}: {error.strerror or error}", err=True)
         status = ExitStatus.UNSUPPORTED
+    except Exception as error:
+        if options.debug:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        click.echo(
+            f"kleak: {what} (a defect of kleak: --debug shows where, please report it)", err=True
+        )
+        status = ExitStatus.INTERNAL
     sys.exit(int(status or 0))
 
 

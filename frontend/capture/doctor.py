@@ -24,6 +24,7 @@ from kleak.capture.tracer import Tracer
 from kleak.doctor import BOTH, MODULE, RUN, Finding, State
 from kleak.errors import UnsupportedError
 from kleak.parsers.btf import Btf
+from kleak.parsers.kallsyms import HiddenAddressesError
 from kleak.symbols.kernel_table import KernelTable
 
 _SMALL = Limits(outstanding=64, stacks=64, totals=64)
@@ -55,7 +56,7 @@ def _examine_engine(headers: str | None) -> Iterator[Finding]:
     try:
         table = KernelTable(Path("/proc/kallsyms").read_bytes(), loaded_modules().values())
         plan = _plan(btf, table)
-    except UnsupportedError as error:
+    except (UnsupportedError, HiddenAddressesError, OSError) as error:
         yield Finding(
             "engine", "events", State.NO, str(error), "nothing can be traced", needed_by=BOTH
         )
