@@ -8,8 +8,8 @@ from enum import IntEnum
 class ExitStatus(IntEnum):
     """What a command that judges tells its caller.
 
-    70 is EX_SOFTWARE of sysexits.h, for a defect of kleak itself. 130 is 128 + SIGINT, as shells expect it of a program that the user interrupted: neither
-    "clean" nor "found" would be true.
+    70 is EX_SOFTWARE of sysexits.h, for a defect of kleak itself. 130 is 128 + SIGINT, as shells
+    expect it of a program that the user interrupted: neither "clean" nor "found" would be true.
     """
 
     CLEAN = 0

@@ -35,7 +35,7 @@ def kleak(*arguments: str, error: str) -> subprocess.CompletedProcess[str]:
 )  # fmt: skip
 def test_an_error_is_one_line(error: str, status: int, line: str) -> None:
     result = kleak("explain", error=error)
-    assert (result.returncode, result.stderr) == (status, line + "\n")
+    assert (result.returncode, result.stderr.lstrip("\n")) == (status, line + "\n")
 
 
 def test_debug_shows_the_traceback() -> None:
