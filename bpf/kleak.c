@@ -13,6 +13,7 @@
 #include "scope.h"
 #include "prefilter.h"
 #include "stacks.h"
+#include "processes.h"
 #include "ledger.h"
 
 #include "slab.c"
@@ -25,3 +26,4 @@
 #include "percpu.c"
 #include "dma.c"
 #include "module.c"
+#include "processes.c"

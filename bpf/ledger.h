@@ -172,6 +172,8 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	allocation->tgid = bpf_get_current_pid_tgid() >> 32;
 	if (allocation->tgid == scope->ignored_tgid)
 		return 0;
+	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
+		return 0;
 	if (!in_scope(scope, call_site) && rules_out_scope(ctx, program, scope))
 		return 0;
 	stack = walk(ctx, program);
@@ -307,7 +309,8 @@ static __always_inline void book_free(void *ctx, u64 address, u64 call_site, u32
 	mark_free(ctx, address, event, copy);
 	if (!book_one_free(address, copy) && copy == 1 && call_site && address > 16) {
 		scope = current_scope();
-		if (scope && scope->counting && in_scope(scope, call_site))
+		if (scope && scope->counting && !scope->by_process && !scope->everything &&
+		    in_scope(scope, call_site))
 			count(COUNT_FOREIGN_FREES);
 	}
 }

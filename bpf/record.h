@@ -88,7 +88,7 @@ struct scope {
 	u32 loads; /* of modules in scope, so far */
 	u32 everything; /* any address between low and high is in scope */
 	u32 ignored_tgid; /* the tracer itself */
-	u32 unused;
+	u32 by_process; /* only allocations of the process tree that is followed count */
 };
 
 /* Everything that may make a result wrong, or shows that it is right. */

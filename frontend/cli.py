@@ -12,6 +12,7 @@ import click
 
 from kleak.commands.analyze import analyze
 from kleak.commands.collect import collect
+from kleak.commands.doctor import doctor
 from kleak.commands.explain import explain
 from kleak.commands.module import module
 from kleak.commands.report import report
@@ -20,7 +21,7 @@ from kleak.commands.triage import triage
 from kleak.commands.vm import vm
 from kleak.errors import ExitStatus, KleakError
 
-COMMANDS = (module, run, report, vm, triage, collect, analyze, explain)
+COMMANDS = (module, run, doctor, report, vm, triage, collect, analyze, explain)
 
 
 class _Group(click.Group):
@@ -82,6 +83,14 @@ def main() -> None:
             raise
         click.echo(f"kleak: {error.filename or 'system'}: {error.strerror or error}", err=True)
         status = ExitStatus.UNSUPPORTED
+    except Exception as error:
+        if options.debug:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        click.echo(
+            f"kleak: {what} (a defect of kleak: --debug shows where, please report it)", err=True
+        )
+        status = ExitStatus.INTERNAL
     sys.exit(int(status or 0))
 
 

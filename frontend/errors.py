@@ -8,8 +8,8 @@ from enum import IntEnum
 class ExitStatus(IntEnum):
     """What a command that judges tells its caller.
 
-    130 is 128 + SIGINT, as shells expect it of a program that the user interrupted: neither
-    "clean" nor "found" would be true.
+    70 is EX_SOFTWARE of sysexits.h, for a defect of kleak itself. 130 is 128 + SIGINT, as shells
+    expect it of a program that the user interrupted: neither "clean" nor "found" would be true.
     """
 
     CLEAN = 0
@@ -18,6 +18,7 @@ class ExitStatus(IntEnum):
     UNSUPPORTED = 3
     TARGET_FAILED = 4
     INCOMPLETE = 5
+    INTERNAL = 70
     INTERRUPTED = 130
 
 

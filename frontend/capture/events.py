@@ -20,6 +20,7 @@ from kleak.symbols.kernel_table import KernelTable
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 
+_PROCESS_EVENTS = {"sched_process_fork": ("child",), "sched_process_exit": ("p",)}
 _WORD = 8
 
 
@@ -38,10 +39,11 @@ def read_btf() -> Btf:
         raise UnsupportedError(f"{VMLINUX_BTF}: {error}") from error
 
 
-def make_plan(btf: Btf, table: KernelTable, *, modules: bool) -> Plan:
+def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = False) -> Plan:
     """Decide what to hook on the kernel that ``btf`` and ``table`` describe.
 
-    ``modules``: the scope has modules, whose loads must be seen.
+    ``modules``: the scope has modules, whose loads must be seen. ``processes``: the process tree
+    of a command is to be followed.
 
     Raises UnsupportedError where the kernel lacks something without which nothing can be traced.
     """
@@ -56,6 +58,11 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool) -> Plan:
             plan.constants.update(arguments(btf, event, ("mod",)))
             plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),)))
         plan.constants.update(_module_offsets(btf))
+    if processes:
+        for event, wanted in _PROCESS_EVENTS.items():
+            plan.constants.update(arguments(btf, event, wanted))
+            plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),)))
+        plan.constants["OFF_TASK_STRUCT_PID"] = offset(btf, "task_struct", "pid")
     plan.constants.update(_stack_size(btf))
     return plan
 

@@ -1,9 +1,7 @@
-"""Bracket a command: what it makes kernel functions allocate, and what stays after it."""
+"""Bracket a command: what it makes the kernel allocate, and what stays after it."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
+from kleak.capture.processes import CommandFailedError, ProcessTree
 from kleak.capture.recording import read_session
 from kleak.capture.records import Limits, SymbolScope
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
@@ -25,33 +24,65 @@ from kleak.symbols.symboliser import Symboliser
 
 @dataclass(frozen=True, slots=True)
 class CommandRun:
-    """What to run, how often, and which kernel functions count: globs of their names.
+    """What to run, how often, and what counts.
 
+    ``scope`` are globs of kernel functions, ``modules`` names of loaded modules; with neither,
+    the whole kernel. ``by_process``: only what the command's process tree allocates.
+    ``tree_patience_s``: how long to wait for the rest of the tree, once the command itself ended.
     ``keep`` outstanding allocations of a site are kept.
     """
 
     command: tuple[str, ...]
     scope: tuple[str, ...]
+    modules: tuple[str, ...]
+    by_process: bool
     repeat: int
+    tree_patience_s: float
     headers: str | None
     limits: Limits
     keep: int
 
+    @property
+    def scope_names(self) -> tuple[str, ...]:
+        """What counts, by name; modules in brackets, as the kernel prints them on stacks."""
+        return (*self.scope, *(f"[{name}]" for name in self.modules)) or ("*",)
 
-def find_scope(table: KernelTable, globs: Sequence[str]) -> SymbolScope:
-    """Return the code of the kernel functions that match. ``*`` is all of the kernel's text.
+    @property
+    def target(self) -> Target:
+        """What is observed."""
+        return Target("symbols", ",".join(self.scope_names))
 
-    Raises UsageError for a glob that matches nothing.
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Code that counts: of the kernel, and of loaded modules."""
+
+    symbols: SymbolScope | None
+    loaded: tuple[TextRange, ...]
+
+
+def find_scope(table: KernelTable, globs: Sequence[str], modules: Sequence[str] = ()) -> Scope:
+    """Return the code of the kernel functions that match, and of ``modules``.
+
+    ``*``, or nothing at all, is all of the kernel's text. Raises UsageError for a glob that
+    matches nothing, TargetError for a module that is not loaded.
     """
-    if "*" in globs:
-        return SymbolScope((table.text,), everything=True)
+    loaded = []
+    for name in modules:
+        text = table.module_text(name.replace("-", "_"))
+        if text is None:
+            raise TargetError(f"module {name} is not loaded; kleak module loads it")
+        loaded.append(text)
+    if "*" in globs or not (globs or modules):
+        return Scope(SymbolScope((table.text,), everything=True), tuple(loaded))
     ranges: list[TextRange] = []
     for glob in globs:
         found = table.ranges_of_glob(glob)
         if not found:
             raise UsageError(f"no function of this kernel matches {glob}")
         ranges.extend(found)
-    return SymbolScope(tuple(sorted(ranges, key=lambda text: text.start)))
+    symbols = SymbolScope(tuple(sorted(ranges, key=lambda text: text.start))) if ranges else None
+    return Scope(symbols, tuple(loaded))
 
 
 def trace_command(
@@ -65,9 +96,16 @@ def trace_command(
     """
     progress.say("reading the kernel's types and symbols")
     table = read_kernel_table()
-    scope = find_scope(table, run.scope)
-    plan = make_plan(read_btf(), table, modules=False)
-    tracer = Tracer(plan, find_headers(run.headers), symbols=scope, limits=run.limits)
+    scope = find_scope(table, run.scope, run.modules)
+    plan = make_plan(read_btf(), table, modules=False, processes=True)
+    tracer = Tracer(
+        plan,
+        find_headers(run.headers),
+        symbols=scope.symbols,
+        loaded=scope.loaded,
+        by_process=run.by_process,
+        limits=run.limits,
+    )
     progress.say("compiling and attaching")
     with tracer:
         return _Capture(run, tracer, table, progress, recorder).run_all()
@@ -86,12 +124,14 @@ class _Capture:
     ) -> None:
         self._run = run
         self._tracer = tracer
+        self._tree = ProcessTree(tracer)
         self._resolve = Symboliser(table).resolve
         self._progress = progress
         self._recorder = recorder
-        self._observer = Observer(run.scope, run.repeat)
-        self._target = Target("symbols", ",".join(run.scope))
+        self._observer = Observer(run.scope_names, run.repeat)
+        self._target = run.target
         self._cycles: list[Cycle] = []
+        self._notes: list[str] = []
 
     def run_all(self) -> tuple[Session, KleakError | None]:
         """Run every cycle; return what was seen and what ended it early."""
@@ -120,16 +160,35 @@ class _Capture:
 
     def _run_cycle(self, index: int) -> None:
         started = time.monotonic_ns()
+        failure: str | None = None
         self._progress.done()
+        self._tracer.count_allocations(True, cycle=index)
         try:
-            _run_once(self._tracer, self._run.command, index)
+            self._run_command(index)
+        except CommandFailedError as error:
+            failure = str(error)
+            raise
         finally:
             self._tracer.count_allocations(False)
-            self._cycles.append(Cycle(index, started, time.monotonic_ns()))
+            self._cycles.append(Cycle(index, started, time.monotonic_ns(), failure))
         self._sample("unloaded", index)
         settle(self._tracer.outstanding_count, BETWEEN_CYCLES, self._progress, f"run {index}")
         self._sample("settled", index)
         self._recorder.save(self._session(None, finished=False))
+
+    def _run_command(self, index: int) -> None:
+        """Run the command, and wait for the rest of its tree."""
+        process = self._tree.start(self._run.command, index)
+        status = self._tree.wait_for_command(process)
+        if status != 0:
+            raise CommandFailedError(self._run.command[0], status)
+        self._progress.say(f"run {index}: waiting for the command's process tree")
+        if not self._tree.wait_for_end(index, self._run.tree_patience_s):
+            self._notes.append(
+                f"run {index}: processes of the command that had not ended "
+                f"{self._run.tree_patience_s:g} s after it, and hold what they hold: "
+                + self._tree.describe_rest(index)
+            )
 
     def _save_beginning(self) -> None:
         """Save that the capture began: what ends it in the first cycle leaves that much."""
@@ -141,7 +200,11 @@ class _Capture:
         self._observer.sample(when, cycle, self._tracer.totals())
 
     def _session(self, failure: KleakError | None, *, finished: bool) -> Session:
-        notes = [] if failure is None else [f"ended in cycle {len(self._cycles)}: {failure}"]
+        notes = [*self._notes]
+        if failure is not None:
+            notes.append(f"ended in cycle {len(self._cycles)}: {failure}")
+        if self._tree.refused:
+            notes.append(f"{self._tree.refused} tasks of the command were not followed")
         return read_session(
             self._tracer,
             self._target,
@@ -152,23 +215,3 @@ class _Capture:
             keep=self._run.keep,
             notes=notes,
         )
-
-
-def _run_once(tracer: Tracer, command: Sequence[str], cycle: int) -> None:
-    """Run the command with allocations counting. Its input, output and signals are its own."""
-    tracer.count_allocations(True, cycle=cycle)
-    try:
-        process = subprocess.Popen(command)
-    except OSError as error:
-        raise UsageError(f"{command[0]}: {error.strerror}") from error
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        # The terminal sent it to the command too; kill -TERM of kleak alone did not.
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
-    if status < 0:
-        raise TargetError(f"{command[0]} died of {signal.Signals(-status).name}")
-    if status != 0:
-        raise TargetError(f"{command[0]} failed with exit status {status}")

@@ -98,13 +98,21 @@ class Tracer:
         *,
         modules: Sequence[str] = (),
         symbols: SymbolScope | None = None,
+        loaded: Sequence[TextRange] = (),
+        by_process: bool = False,
         limits: Limits | None = None,
     ) -> None:
-        """Prepare to trace ``modules`` (names as /proc/modules has them) and ``symbols``."""
+        """Prepare to trace ``modules`` (names as /proc/modules has them) and ``symbols``.
+
+        ``loaded`` is the code of modules that are loaded already, and stay so. ``by_process``:
+        only allocations made by the process tree that is followed count.
+        """
         self._plan = plan
         self._headers = headers
         self._modules = tuple(modules)
         self._symbols = symbols
+        self._loaded = tuple(loaded)
+        self._by_process = by_process
         self._limits = limits or Limits()
         self._bpf: Any = None
         self._bcc: Any = None
@@ -157,7 +165,7 @@ class Tracer:
         constants["MAX_OUTSTANDING"] = self._limits.outstanding
         constants["MAX_STACKS"] = self._limits.stacks
         constants["MAX_TOTALS"] = self._limits.totals
-        constants["MAX_MODULES"] = max(1, len(self._modules))
+        constants["MAX_MODULES"] = max(1, len(self._modules) + len(self._loaded))
         constants["STACK_DEPTH"] = stack_depth()
         if self._symbols is not None and not self._symbols.everything:
             envelope = self._symbols.envelope
@@ -179,6 +187,7 @@ class Tracer:
         scopes = self._bpf["scopes"]
         scope = scopes.Leaf()
         scope.ignored_tgid = os.getpid()
+        scope.by_process = self._by_process
         if self._symbols is not None:
             envelope = self._symbols.envelope
             scope.low, scope.high = envelope.start, envelope.end
@@ -186,6 +195,13 @@ class Tracer:
             if not self._symbols.everything:
                 scope.symbols.start, scope.symbols.end = envelope.start, envelope.end
                 self._set_symbol_bits(self._symbols, envelope.start)
+        slots = self._bpf["module_slots"]
+        for number, text in enumerate(self._loaded, len(self._modules)):
+            slot = slots.Leaf()
+            slot.text.start, slot.text.end = text.start, text.end
+            slots[ctypes.c_int(number)] = slot
+            scope.low = min(scope.low or text.start, text.start)
+            scope.high = max(scope.high, text.end)
         scopes[ctypes.c_int(0)] = scope
 
     def _set_symbol_bits(self, symbols: SymbolScope, base: int) -> None:
@@ -320,6 +336,14 @@ class Tracer:
         self._before = self._raw_counters()
         self._modules = tuple(modules)
         self._set_scope()
+
+    def table(self, name: str) -> Any:
+        """Return bcc's view of a map, for programs that have a module of their own here."""
+        return self._bpf[name]
+
+    def wait_for_events(self, seconds: float) -> None:
+        """Sleep until a program announces something, for ``seconds`` at most."""
+        self._bpf.perf_buffer_poll(max(1, int(seconds * 1000)))
 
     # --- reading ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -37,6 +37,7 @@ class Output:
     verbose: bool
     fail_on: Verdict
     strict: bool
+    table_to: TextIO | None = None
 
     def check(self) -> None:
         """Raise UsageError if the report could not be written."""
@@ -51,7 +52,7 @@ class Output:
 
     def write(self, report: Report) -> ExitStatus:
         """Print the report, write the JSON document, and return what the report decides."""
-        text_to = sys.stderr if self.json == "-" else sys.stdout
+        text_to = self.table_to or (sys.stderr if self.json == "-" else sys.stdout)
         width = shutil.get_terminal_size((100, 24)).columns
         color = text_to.isatty() and "NO_COLOR" not in os.environ
         click.echo(
@@ -106,9 +107,19 @@ def output_options(command: _F) -> _F:
     return command
 
 
-def make_output(json: str | None, verbose: bool, fail_on: str, strict: bool) -> Output:
-    """Return the Output of the options, checked. Raises UsageError."""
-    output = Output(json, verbose, VERDICTS[fail_on], strict)
+def make_output(
+    json: str | None,
+    verbose: bool,
+    fail_on: str,
+    strict: bool,
+    *,
+    table_to: TextIO | None = None,
+) -> Output:
+    """Return the Output of the options, checked. Raises UsageError.
+
+    ``table_to``: where the table goes; standard output if not given, unless the JSON does.
+    """
+    output = Output(json, verbose, VERDICTS[fail_on], strict, table_to)
     output.check()
     return output
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from kleak.analysis.judge import judge
 from kleak.capture.machine import require_root
+from kleak.capture.processes import CommandFailedError
 from kleak.capture.run_session import CommandRun, trace_command
 from kleak.commands.output import (
     make_limits,
@@ -19,17 +22,36 @@ from kleak.progress import make_progress
 
 
 @click.command(
-    short_help="Run a command, and find what kernel functions allocated and did not free.",
+    short_help="Run a command, and find what the kernel allocated for it and did not free.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    epilog="Example: sudo kleak run --scope 'pipe_*' --repeat 3 -- ./exercise-pipes",
+    epilog="Example: sudo kleak run --by-process --repeat 3 -- ./exercise-pipes",
 )
 @click.option(
     "--scope",
     metavar="GLOB",
     multiple=True,
-    required=True,
     help="Kernel functions that count, where they are on the stack of an allocation. "
-    "May be given several times; '*' is the whole kernel.",
+    "May be given several times. [default: the whole kernel]",
+)
+@click.option(
+    "--module",
+    "modules",
+    metavar="NAME",
+    multiple=True,
+    help="A module that is loaded already, whose functions count. May be given several times.",
+)
+@click.option(
+    "--by-process",
+    is_flag=True,
+    help="Only what the command's own processes allocate counts.",
+)
+@click.option(
+    "--tree-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="How long to wait for the command's children, once it has ended itself.",
 )
 @click.option(
     "--repeat",
@@ -45,6 +67,9 @@ from kleak.progress import make_progress
 def run(
     command: tuple[str, ...],
     scope: tuple[str, ...],
+    modules: tuple[str, ...],
+    by_process: bool,
+    tree_timeout: float,
     repeat: int,
     max_outstanding: int,
     max_stacks: int,
@@ -56,24 +81,28 @@ def run(
     fail_on: str,
     strict: bool,
 ) -> int:
-    """Find what kernel functions allocate for COMMAND and do not free after it.
+    """Find what the kernel allocates while COMMAND runs, and does not free after it.
 
-    The command's output and signals are its own. Exit status: as that of kleak module.
+    The command's input, output and signals are its own: the report goes to standard error. So is
+    its exit status, where it fails. Else: 0 nothing found, 1 a leak found (see --fail-on), 2
+    usage, 3 this machine cannot, 5 incomplete with --strict, 130 interrupted.
     """
     require_root()
-    reporting = make_output(json, verbose, fail_on, strict)
+    reporting = make_output(json, verbose, fail_on, strict, table_to=sys.stderr)
     progress = make_progress()
     limits = make_limits(max_outstanding, max_stacks)
-    with saved_session(output, ",".join(scope)) as session_file:
+    command_run = CommandRun(
+        command, scope, modules, by_process, repeat, tree_timeout, kernel_headers, limits, keep
+    )
+    with saved_session(output, command_run.target.name) as session_file:
         try:
-            session, failure = trace_command(
-                CommandRun(command, scope, repeat, kernel_headers, limits, keep),
-                progress,
-                session_file,
-            )
+            session, failure = trace_command(command_run, progress, session_file)
         finally:
             progress.done()
     status = reporting.write(judge(session))
+    if isinstance(failure, CommandFailedError):
+        click.echo(f"kleak: {failure}", err=True)
+        return failure.status
     if failure is not None:
         raise failure
     return status

@@ -168,6 +168,25 @@ class KernelTable:
                 merged.append(TextRange(start, end))
         return tuple(merged)
 
+    def module_text(self, name: str) -> TextRange | None:
+        """Where the code of a loaded module lies, to the page; None if it is not loaded.
+
+        From Linux 6.4 on the size in /proc/modules is the sum of blocks that lie apart, of which
+        the code is the first: the next owner's page ends it too.
+        """
+        module = self._modules.get(name)
+        if module is None:
+            return None
+        end = module.address + module.size_bytes
+        first = bisect_left(self._owned_addresses, module.address)
+        for symbol in self._owned[first:]:
+            if symbol.address >= end:
+                break
+            if symbol.owner != name:
+                end = symbol.address // _PAGE * _PAGE
+                break
+        return TextRange(module.address, end)
+
     # --- modules and generated code -----------------------------------------------------------
 
     @cached_property

@@ -1,0 +1,174 @@
+"""kleak run on the running kernel: what a command leaves behind, exactly, and nothing in its way.
+
+Pipes are counted: alloc_pipe_info() allocates two objects for one, itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.build_modules import TOP
+
+PIPES = 41
+DAEMON = str(TOP / "tests" / "host" / "pipe_daemon.py")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "kleak", "run", *arguments]
+
+
+def run(*arguments: str, cwd: Path, **how: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        **how,
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A directory for daemons, which are ended at the end."""
+    yield tmp_path
+    daemons = tmp_path / "daemons"
+    for line in daemons.read_text().split() if daemons.exists() else ():
+        try:
+            os.kill(int(line), signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # its time was over
+
+
+def pipe_sites(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [s for s in report["sites"] if s["frames"][0]["symbol"] == "alloc_pipe_info"]
+
+
+def test_whole_kernel_by_process_in_every_run(place: Path) -> None:
+    result = run(
+        "--by-process", "--repeat", "3", "--tree-timeout", "0.1", "--json", "report.json", "--",
+        sys.executable, DAEMON, str(PIPES), "600",
+        cwd=place,
+    )  # fmt: skip
+    report = json.loads((place / "report.json").read_text())
+    sites = pipe_sites(report)
+    assert len(sites) == 2
+    for site in sites:
+        assert site["per_cycle"] == [{"count": PIPES, "bytes": site["per_cycle"][0]["bytes"]}] * 3
+    notes = [note for note in report["trust"]["notes"] if "had not ended" in note]
+    daemons = (place / "daemons").read_text().split()
+    assert [note.rpartition(": ")[2] for note in notes] == [
+        f"1 ({Path(sys.executable).name[:15]} {daemon})" for daemon in daemons
+    ]
+    assert result.stdout == ""
+
+
+def test_the_tree_is_waited_for(place: Path) -> None:
+    """The daemon outlives its parent and its grandparent; its pipes are closed when it ends."""
+    result = run(
+        "--scope", "alloc_pipe_info", "--tree-timeout", "60", "--by-process", "--json", "-", "--",
+        sys.executable, DAEMON, str(PIPES), "3",
+        cwd=place,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert report["trust"]["observed"]["allocations"] >= 2 * PIPES
+    assert report["sites"] == []
+    assert not [note for note in report["trust"]["notes"] if "had not ended" in note]
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize("by_process", [True, False])
+def test_whose_allocations_count(place: Path, by_process: bool) -> None:
+    """Somebody else, who is no child of the command, makes pipes while it runs."""
+    with subprocess.Popen(
+        [sys.executable, "-c",
+         "import os, sys, time\n"
+         "while not os.path.exists('started'): time.sleep(0.01)\n"
+         f"kept = [os.pipe() for _ in range({PIPES})]\n"
+         "open('made', 'w').close(); sys.stdin.read()"],
+        cwd=place, stdin=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        result = run(
+            "--scope", "alloc_pipe_info", "--json", "-", *(["--by-process"] if by_process else []),
+            "--", "sh", "-c", "touch started; while ! [ -e made ]; do sleep 0.05; done",
+            cwd=place,
+        )  # fmt: skip
+        assert other.stdin is not None
+        other.stdin.close()
+    counts = [site["outstanding"]["count"] for site in pipe_sites(json.loads(result.stdout))]
+    assert counts == ([] if by_process else [PIPES, PIPES])
+
+
+def test_input_and_output_are_the_commands(tmp_path: Path) -> None:
+    result = run(
+        "--scope", "alloc_pipe_info", "--", "sh", "-c", "cat; echo to-stderr >&2",
+        cwd=tmp_path, input="through\n",
+    )  # fmt: skip
+    assert result.stdout == "through\n"
+    assert result.stderr.startswith("to-stderr\n")
+    assert "trust: " in result.stderr  # the report
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("exit 7", 7, "kleak: sh failed with exit status 7"),
+        ("kill -KILL $$", 137, "kleak: sh died of SIGKILL"),
+    ],
+)
+def test_status_is_the_commands(tmp_path: Path, line: str, status: int, said: str) -> None:
+    result = run("--scope", "alloc_pipe_info", "--json", "-", "--", "sh", "-c", line, cwd=tmp_path)
+    assert result.returncode == status
+    assert result.stderr.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_signals_are_the_commands(tmp_path: Path, number: signal.Signals) -> None:
+    """The command answers the signal and ends well: kleak reports as ever."""
+    script = (
+        f"trap 'echo got; exit 0' {number.name[3:]}; echo ready;"
+        " while :; do sleep 0.1; done"
+    )  # fmt: skip
+    with subprocess.Popen(
+        command("--scope", "alloc_pipe_info", "--", "sh", "-c", script),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        rest, said = process.communicate(timeout=100)
+    assert rest == "got\n"
+    assert process.returncode == 0, said
+    assert "trust: " in said
+
+
+def test_interrupt_while_waiting_for_the_tree(place: Path) -> None:
+    with subprocess.Popen(
+        command("--scope", "alloc_pipe_info", "--tree-timeout", "600", "--",
+                sys.executable, DAEMON, "1", "600"),
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        while not (place / "daemons").exists():
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "kleak: interrupted"
+
+
+def test_module_that_is_not_loaded(tmp_path: Path) -> None:
+    result = run("--module", "no_such", "--", "true", cwd=tmp_path)
+    assert result.returncode == 4
+    assert result.stderr == "kleak: module no_such is not loaded; kleak module loads it\n"

@@ -1,0 +1,44 @@
+"""The doctor's table on real kernels, against what the main job then had."""
+
+from __future__ import annotations
+
+import json
+
+from tests.guest import Guest, GuestJob
+
+ALL = ["module", "run"]  # an event that nothing needs is wanted by both
+
+JOBS = [
+    GuestJob("doctor", ["kleak", "doctor", "--json"]),
+    GuestJob(
+        "doctor-proof",
+        ["kleak", "module", "{leaky.ko}", "--cycles", "1", "--json", "report.json"],
+    ),
+]
+
+
+def test_events_are_those_that_the_main_job_had(guest: Guest) -> None:
+    result = guest["doctor"]
+    assert result.status == 0, result.stdout + result.stderr
+    findings = json.loads(result.stdout)["findings"]
+    said = {
+        row["name"]: row["found"]
+        for row in findings
+        if row["area"] == "events"
+        and row["state"] != "no"
+        and "module" in (row["needed_by"] or ALL)
+    }
+    proof = guest["doctor-proof"]
+    assert proof.status in (0, 1), proof.stderr
+    trust = json.loads(proof.file("report.json").read_text())["trust"]
+    means = trust["means"]
+    headers = means.pop("kernel headers")
+    assert said == means
+    by_name = {row["name"]: row for row in findings}
+    assert by_name["kernel headers"]["found"].startswith(headers)
+    assert by_name["module loading"]["state"] == "yes"
+    assert (by_name["vmallocinfo"]["state"] == "yes") == (
+        trust["witnesses"]["vmallocinfo"] == "used"
+    )
+    # Debian's kernels are built without.
+    assert by_name["kmemleak"]["found"] == "not built into this kernel"
