@@ -116,6 +116,27 @@ KRETFUNC_PROBE(alloc_pages_bulk_noprof)
 }
 #endif
 
+/*
+ * The key of a block whose first page was freed: that page may be given out
+ * again at once, and be the key of another record. No page has these bits.
+ */
+#define SPLIT_KEY 2
+
+static __always_inline void move_to_split_key(u64 head)
+{
+	struct allocation block;
+	u64 key = head | SPLIT_KEY;
+	u32 *slot = filter_slot(key);
+
+	if (!slot || !strike(head, &block))
+		return;
+	__sync_fetch_and_add(slot, 1);
+	if (outstanding.update(&key, &block)) {
+		__sync_fetch_and_add(slot, -1);
+		count(COUNT_LEDGER_FULL);
+	}
+}
+
 /* Takes bytes off a block. Two CPUs may free its last pieces at once: one strikes it. */
 static __always_inline void book_piece(struct allocation *block, u64 key, u64 bytes, u32 copy)
 {
@@ -132,6 +153,8 @@ static __always_inline void book_piece(struct allocation *block, u64 key, u64 by
 	}
 	__sync_fetch_and_add(&block->size, -bytes);
 	__sync_fetch_and_add(&block->requested, -bytes);
+	if (!(key & SPLIT_KEY) && block->pieces & 1)
+		move_to_split_key(key);
 }
 
 /*
@@ -154,28 +177,40 @@ static __always_inline int note_piece(struct allocation *block, u64 index, u32 o
 	return 1;
 }
 
+/* Books pages that are freed as part of the block at at, if there is one of this order. */
+static __always_inline int book_page_of(u64 at, u64 key, u32 block_order, u32 order, u32 copy,
+					int seen)
+{
+	struct allocation *block = find_outstanding(at);
+	u64 index = (key - (at & ~(u64)SPLIT_KEY)) / PAGE_STRIDE;
+
+	if (!block || block->family != FAMILY_PAGE || block->order != block_order)
+		return 0;
+	/* A record at a split key does not cover its freed pages: they may be others' now. */
+	if (at & SPLIT_KEY && block->order <= PIECE_BITS_ORDER && block->pieces >> (index & 63) & 1)
+		return 0;
+	if (note_piece(block, index, order, seen))
+		book_piece(block, at, (u64)PAGE_BYTES << (order & 31), copy);
+	return 1;
+}
+
 static __always_inline int book_page_free(raw_tp *ctx, u32 copy)
 {
-	u64 key = page_key(ctx->args[ARG_MM_PAGE_FREE_PAGE]), head, bytes;
+	u64 key = page_key(ctx->args[ARG_MM_PAGE_FREE_PAGE]), head;
 	u32 zero = 0, order = ctx->args[ARG_MM_PAGE_FREE_ORDER];
 	struct orders_seen *orders = page_orders.lookup(&zero);
 	int seen = mark_free(ctx, key, FREE_MM_PAGE, copy);
-	struct allocation *block;
 
 	if (!orders || !key)
 		return 0;
-	bytes = (u64)PAGE_BYTES << (order & 31);
 	for (u32 i = 0; i < PAGE_ORDERS; i++) {
 		if (!orders->seen[i])
 			continue;
 		/* Of blocks of this order, the one that this page lies in. */
 		head = key & ~(((u64)PAGE_STRIDE << i) - 1);
-		block = find_outstanding(head);
-		if (block && block->family == FAMILY_PAGE && block->order == i) {
-			if (note_piece(block, (key - head) / PAGE_STRIDE, order, seen))
-				book_piece(block, head, bytes, copy);
+		if (book_page_of(head, key, i, order, copy, seen) ||
+		    book_page_of(head | SPLIT_KEY, key, i, order, copy, seen))
 			return 0;
-		}
 	}
 	return 0;
 }

@@ -74,7 +74,7 @@ FAMILIES = (
     "dma",
     "reclaimable_cache",
 )
-_PERCPU_KEY = 1  # the bit that bpf/percpu.c sets in the key
+_KEY_BITS = 3  # bits that bpf/percpu.c and bpf/pages.c set in a key
 
 _MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
 _FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
@@ -353,6 +353,13 @@ class Tracer:
         return {attached.event: attached.way for attached in self._attached}
 
     @property
+    def direct_map(self) -> int | None:
+        """Where the kernel maps memory, if it is known and a page was seen."""
+        if "ADDRESS_PAGE_OFFSET_BASE" not in self._plan.constants:
+            return None
+        return int(self._bpf["page_layouts"][ctypes.c_int(0)].direct) or None
+
+    @property
     def sees_kfree_rcu(self) -> bool:
         """Whether memory given to kfree_rcu() is seen to go."""
         return "kvfree_call_rcu" in self.attachments
@@ -403,7 +410,7 @@ class Tracer:
         """Return the outstanding allocations, in no order."""
         for key, leaf in _rows(self._bpf["outstanding"]):
             yield LedgerEntry(
-                key & ~_PERCPU_KEY,
+                key & ~_KEY_BITS,
                 leaf.stack,
                 leaf.size,
                 leaf.requested,
