@@ -114,7 +114,7 @@ class CycleTally:
 
 
 class Allocation(NamedTuple):
-    """One outstanding allocation.
+    """One outstanding allocation. ``holder`` is who has a page now, where the kernel tells.
 
     No dataclass: a session may keep a million, and a frozen one takes three times as long to make.
     """
@@ -126,6 +126,7 @@ class Allocation(NamedTuple):
     cycle: int
     pid: int
     comm: str
+    holder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Fact(Enum):
     REGION_PARTLY = "some regions still mapped"
     REGION_GONE = "regions gone"
 
+    PAGES_HELD = "pages in other hands"
+    PAGES_FREE = "pages free"
     CORRELATED = "same map asked thrice"
 
 
@@ -174,6 +176,14 @@ WEIGHTS: dict[Fact, Weight] = {
     ),
     Fact.REGION_GONE: Weight(
         -6.0, "The kernel has no such region: it was freed, and the tracer missed that."
+    ),
+    Fact.PAGES_HELD: Weight(
+        -4.0,
+        "/proc/kpageflags names the holder of every page: the page cache, user memory, page "
+        "tables, slab. The kernel gives them back when it needs them.",
+    ),
+    Fact.PAGES_FREE: Weight(
+        -6.0, "The kernel has these pages free: they were freed, and the tracer missed that."
     ),
     Fact.CORRELATED: Weight(
         -1.0,

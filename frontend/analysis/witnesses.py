@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kleak.analysis import freed, growth, origin, size, survival, vmallocinfo
+from kleak.analysis import freed, growth, origin, page_holders, size, survival, vmallocinfo
 from kleak.analysis.findings import Witness
 
 LEDGER = "ledger"
@@ -10,6 +10,7 @@ LEDGER = "ledger"
 WITNESSES: tuple[Witness, ...] = (
     Witness("growth", LEDGER, growth.judge),
     Witness("vmallocinfo", "vmallocinfo", vmallocinfo.judge),
+    Witness("kpageflags", "kpageflags", page_holders.judge),
     Witness("origin", "stack", origin.judge),
     Witness("survival", LEDGER, survival.judge),
     Witness("freed", LEDGER, freed.judge),

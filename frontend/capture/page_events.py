@@ -25,6 +25,7 @@ _PAGE_OWNERS = (
     *profiled("__vmalloc_node_range", "__vmalloc_area_node", "vm_area_alloc_pages"),
     *profiled("pcpu_alloc_pages", "pcpu_populate_chunk", "pcpu_balance_workfn"),
     *profiled("filemap_alloc_folio", "__page_cache_alloc", "page_cache_ra_unbounded"),
+    *profiled("shmem_alloc_folio", "shmem_alloc_page", "shmem_alloc_hugefolio"),
     *profiled("__iommu_dma_alloc_pages", "stack_depot_save", "__stack_depot_save"),
     *profiled("stack_depot_save_flags"),
 )

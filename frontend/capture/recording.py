@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
+from kleak.capture.page_holders import PageHolders
 from kleak.capture.records import Counters
 from kleak.capture.sites import Resolve, build_sites
 from kleak.capture.tracer import Tracer
@@ -63,7 +64,7 @@ def read_session(
     witnesses = {"outstanding": "used", "growth": "used"}
     witnesses["vmallocinfo"] = report.state
     counters = tracer.counters()
-    with _no_collection():
+    with _no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
             tracer.totals(),
             tracer.stacks(),
@@ -71,6 +72,7 @@ def read_session(
             resolve,
             cycles=len(cycles),
             keep=keep,
+            holder=pages.holder,
         )
     return Session(
         read_kernel(),

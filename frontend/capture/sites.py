@@ -33,11 +33,12 @@ def build_sites(
     *,
     cycles: int,
     keep: int,
+    holder: Callable[[int], str | None] = lambda address: None,
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: totals of cycles 1 to ``cycles`` count. ``keep``: outstanding allocations kept
-    of a site, oldest first.
+    of a site, oldest first. ``holder`` says who has the page at an address.
     """
     named: dict[tuple[int, int, str], tuple[str, tuple[Frame, ...]]] = {}
 
@@ -60,7 +61,9 @@ def build_sites(
     for entry in sorted(outstanding, key=lambda entry: entry.time_ns):
         known = sites.get(name(entry.stack, entry.cycle, entry.family))
         if known is not None and len(known.kept) < keep:
-            known.kept.append(_allocation(entry))
+            known.kept.append(
+                _allocation(entry, holder(entry.address) if entry.family == "pages" else None)
+            )
     built = [
         _site(allocator, frames, growing, cycles) for (allocator, frames), growing in sites.items()
     ]
@@ -73,7 +76,7 @@ def _allocator(family: str, frames: tuple[Frame, ...]) -> str:
     return vmap_kind(frames) or "vmap"
 
 
-def _allocation(entry: LedgerEntry) -> Allocation:
+def _allocation(entry: LedgerEntry, holder: str | None) -> Allocation:
     return Allocation(
         entry.address,
         entry.size_bytes,
@@ -82,6 +85,7 @@ def _allocation(entry: LedgerEntry) -> Allocation:
         entry.cycle,
         entry.tgid,
         entry.comm,
+        holder,
     )
 
 

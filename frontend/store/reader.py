@@ -220,12 +220,22 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
     )
 
 
+_WITH_HOLDERS = (
+    "SELECT address, size_bytes, requested_bytes, allocated_at_ns, cycle, pid, comm, holder "
+    "FROM allocations WHERE rowid BETWEEN ? AND ? ORDER BY rowid"
+)
+_WITHOUT_HOLDERS = _WITH_HOLDERS.replace(", holder", "")
+
+
 class _AllocationTable:
     """Table ``allocations``, open as long as a session refers to it."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self._path = path
         self.database = database
+        # The first files of this version were written before holders were known.
+        columns = [row[1] for row in database.execute("PRAGMA table_info(allocations)")]
+        self._query = _WITH_HOLDERS if "holder" in columns else _WITHOUT_HOLDERS
         finalize(self, database.close)
 
     def read(self, first: int, number: int) -> tuple[Allocation, ...]:
@@ -234,11 +244,7 @@ class _AllocationTable:
         Raises UsageError where the file turns out to be damaged here.
         """
         with _damage_told(self._path):
-            rows = self.database.execute(
-                "SELECT address, size_bytes, requested_bytes, allocated_at_ns, cycle, pid, comm "
-                "FROM allocations WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
-                (first, first + number - 1),
-            )
+            rows = self.database.execute(self._query, (first, first + number - 1))
             return tuple(Allocation(unsigned(address), *rest) for address, *rest in rows)
 
 

@@ -70,7 +70,8 @@ CREATE TABLE allocations (
     allocated_at_ns INTEGER NOT NULL,
     cycle INTEGER NOT NULL,
     pid INTEGER NOT NULL,
-    comm TEXT NOT NULL
+    comm TEXT NOT NULL,
+    holder TEXT
 );
 CREATE TABLE losses (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE repairs (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;

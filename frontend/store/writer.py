@@ -139,7 +139,7 @@ class SessionWriter:
             self._write_site(number, site)
         self._insert(
             "allocations",
-            8,
+            9,
             (
                 (number, signed(kept.address), *kept[1:])
                 for number, site in zip(numbers, session.sites, strict=True)

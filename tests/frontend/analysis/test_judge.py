@@ -296,3 +296,41 @@ def test_session_is_not_changed():
     judge(captured)
     assert captured.trust.witnesses == {}
     assert captured.trust.notes == ()
+
+
+TIMER = (
+    "__kmalloc_cache_noprof+0x11e <- leak_in_timer+0x1c [leaky] <- call_timer_fn+0x2a <- "
+    "run_timer_softirq+0x1b <- handle_softirqs+0xda <- irq_exit_rcu+0xa"
+)
+
+
+def test_a_timer_is_one_site_whatever_it_hits():
+    idle = site([3, 0, 0], frames=stack(f"{TIMER} <- do_idle+0x1f"))
+    reading = site([0, 3, 0], frames=stack(f"{TIMER} <- vfs_read+0xb2"))
+    working = site([0, 0, 3], frames=stack(f"{TIMER} <- process_one_work+0x17b"))
+    (found,) = judge(session(idle, reading, working)).sites
+    assert [tally.count for tally in found.per_cycle] == [3, 3, 3]
+    assert found.verdict is Verdict.CONFIRMED
+
+
+def _pages(*holders):
+    pages = site([1] * len(holders), allocator="pages", sampled=len(holders))
+    kept = zip(pages.kept, holders, strict=True)
+    return replace(pages, kept=tuple(one._replace(holder=holder) for one, holder in kept))
+
+
+def test_pages_in_the_page_cache_are_retained():
+    (found,) = judge(session(_pages("page cache", "page cache", "page cache"))).sites
+    assert found.verdict is Verdict.RETAINED
+    assert any("page cache" in evidence.says for evidence in found.evidence)
+
+
+def test_pages_that_nobody_is_known_to_hold_leak():
+    (found,) = judge(session(_pages(None, "page cache", None))).sites
+    assert found.verdict is Verdict.CONFIRMED
+
+
+def test_pages_that_are_free_are_no_leak():
+    (found,) = judge(session(_pages("free", "free", "free"))).sites
+    assert found.verdict is Verdict.POSSIBLE
+    assert found.score < 10

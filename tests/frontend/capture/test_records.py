@@ -1,0 +1,15 @@
+"""What the counters say between two readings."""
+
+from __future__ import annotations
+
+from kleak.capture.records import Counters
+
+
+def test_since_takes_what_was_before_away() -> None:
+    before = Counters({"freed": 5}, {"kfree": (2, 1)}, {"kfree": 2})
+    after = Counters({"freed": 12, "walks": 3}, {"kfree": (6, 1), "dma_free": (1, 1)}, {"kfree": 5})
+    between = after.since(before)
+    assert between.counted == {"freed": 7, "walks": 3}
+    assert between.missed_runs == {"kfree": (4, 0), "dma_free": (1, 1)}
+    assert between.made_good == {"kfree": 3}
+    assert between.lost_events() == {"dma_free": 1}
