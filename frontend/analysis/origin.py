@@ -11,7 +11,8 @@ from kleak.stacks import base_name, in_scope, split_allocator
 
 # A kernel function with such a word in its name makes an object that its caller gives back.
 _MAKING = frozenset({"alloc", "zalloc", "create", "new", "dup", "clone", "copy"})
-_NAMING = re.compile(r"\w*_set_name(?:_vargs)?")
+# So does one that names an object, and one that makes a device and registers it.
+_NAMING = re.compile(r"\w*_set_name(?:_vargs)?|_*(?:root|platform)_device_register\w*")
 CONSTRUCTOR_DEPTH = 2
 
 # Where the kernel keeps things of its own: freed after grace periods, cached, or shared.

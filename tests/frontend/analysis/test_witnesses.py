@@ -147,6 +147,11 @@ def test_freed(kept, allocated, fact):
         ),
         (
             "kmalloc",
+            stack("__kmalloc_cache_noprof+1 <- __root_device_register+1 <- f+1 [leaky]"),
+            Fact.CONSTRUCTOR,
+        ),
+        (
+            "kmalloc",
             stack("__kmalloc_cache_noprof+1 <- __register_chrdev+1 <- f+1 [leaky]"),
             Fact.DEEP,
         ),
