@@ -3,6 +3,7 @@ import pytest
 from kleak.model import Frame, Target
 from kleak.stacks import (
     base_name,
+    before_interrupt,
     in_scope,
     is_allocator,
     is_bookkeeping,
@@ -354,3 +355,11 @@ def test_scope_of_symbols():
     assert not in_scope(frame("pipe_write+1 [leaky]"), target)
     assert not in_scope(UNKNOWN, target)
     assert not in_scope(KERNFS[0], target)
+
+
+def test_a_stack_that_an_interrupt_began_ends_with_its_entry() -> None:
+    timer = "leak_in_timer [leaky] <- call_timer_fn <- run_timer_softirq <- handle_softirqs"
+    hit = stack(f"{timer} <- irq_exit_rcu <- sysvec_apic_timer_interrupt <- do_idle")
+    other = stack(f"{timer} <- irq_exit_rcu <- sysvec_apic_timer_interrupt <- vfs_read")
+    assert before_interrupt(hit) == before_interrupt(other) == stack(timer)
+    assert before_interrupt(LEAK) == LEAK

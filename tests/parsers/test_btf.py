@@ -98,6 +98,7 @@ def test_absent_things_are_none(compiled):
     assert btf.struct_size("colour") is None
     assert btf.enumerator("outer") is None
     assert btf.function_parameters("outer") is None
+    assert btf.function_id("outer") is None
     assert not btf.has_function("nothing")
     assert btf.has_function("fun")
     assert not btf.has_function("un")  # no tails of other names
@@ -195,6 +196,7 @@ def test_functions_agree_with_bpftool(kernel):
         prototype = types[int(re.search(r"type_id=(\d+)", functions[name][0])[1])]
         wanted = tuple(member.replace("(anon)", "") for member, _ in prototype[3])
         assert btf.function_parameters(name) == wanted, name
+        assert types[btf.function_id(name)][:2] == ("FUNC", name)
 
 
 # --- made by hand -----------------------------------------------------------------------------

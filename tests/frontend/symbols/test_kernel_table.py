@@ -186,6 +186,14 @@ def test_ranges(by_hand):
     assert by_hand.ranges_of_glob("nothing*") == ()
     assert by_hand.ranges_of_function("pipe") == ()
     assert by_hand.ranges_of_function("pipe_data") == ()
+    assert by_hand.ranges_of_functions(["alias_of_other", "pipe_read", "nothing"]) == (
+        TextRange(base + 0x100, base + 0x180),
+        TextRange(base + 0x200, base + 0x380),
+        TextRange(base + 0x900, base + 0xA00),
+    )
+    assert by_hand.address_of("pipe_data") == 0xFFFFFFFF82000000
+    assert by_hand.address_of("pipe_read") == base + 0x100
+    assert by_hand.address_of("nothing") is None
 
 
 def test_ranges_of_the_running_kernel_hold_their_functions():
