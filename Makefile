@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check imports bench fuzz clean
+.PHONY: help setup demo test check imports bench accuracy fuzz clean
 
 PYTHON := .venv/bin/python
 DEMO_KERNEL := 6.12
@@ -41,6 +41,9 @@ bench: setup ## cost of tracing on the running kernel, beside memleak-bpfcc (roo
 
 fuzz: setup ## a minute of damaged reports thrown at the parsers
 	@$(PYTHON) tests/fuzz_parsers.py --seconds 60
+
+accuracy: setup ## the corpus of leaks and innocents on both kernels; writes docs/accuracy.md
+	@$(PYTHON) -m bench.accuracy $(ARGS)
 
 clean: ## remove what was built; .venv and the kernels stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

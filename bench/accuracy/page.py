@@ -1,0 +1,100 @@
+"""docs/accuracy.md: the scores as a page. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench.accuracy.score import Score, Total, total
+
+HEAD = """# Accuracy
+
+Written by `make accuracy`; nothing here is typed by hand. Each case is a load of
+`tests/modules/corpus` (or of a module of the kernel's own, unmodified) in a virtual machine, in
+as many cycles as the case says; the truth is in `tests/corpus.py`.
+
+- **found**: a site at `likely` or above has the leaking function in its stack.
+- **rank**: of the best site that has it, whatever its verdict.
+- **exact**: that site has the true allocator, and in each cycle the true number of objects and
+  bytes (bytes where kernels agree on them).
+- **precision**: of all sites at `likely` or above, those that have the leaking function.
+"""
+
+
+def render(scores: Mapping[str, Sequence[Score]], *, expected: int) -> str:
+    """The page for the scores by kernel release. ``expected``: cases that a whole run has."""
+    parts = [HEAD, "## In total\n", summary(scores), ""]
+    for release, ran in scores.items():
+        missing = expected - len(ran)
+        parts += [f"## {release}\n"]
+        if missing:
+            parts += [f"{missing} of {expected} cases were not run.\n"]
+        exceptions = [line for one in ran for line in _exceptions(one)]
+        parts += ["Exceptions:\n" if exceptions else "No exceptions.\n"]
+        parts += [*exceptions, ""] if exceptions else []
+        parts += _table(
+            ("case", "cycles", "found", "verdict", "rank", "exact", "sites reported"),
+            [_row(one) for one in ran],
+        )
+        parts.append("")
+    return "\n".join(parts)
+
+
+def summary(scores: Mapping[str, Sequence[Score]]) -> str:
+    """The totals as a table, a row for each kernel and one for all."""
+    rows = [_total_row(release, total(ran)) for release, ran in scores.items()]
+    if len(scores) > 1:
+        rows.append(_total_row("all", total(one for ran in scores.values() for one in ran)))
+    names = ("kernel", "leaks", "recall", "precision", "true site first", "exact",
+             "innocents", "accused")  # fmt: skip
+    return "\n".join(_table(names, rows))
+
+
+def _total_row(name: str, sums: Total) -> tuple[str, ...]:
+    return (
+        name,
+        str(sums.leaks),
+        f"{sums.recall:.3f} ({sums.found})",
+        f"{sums.precision:.3f} ({sums.right} of {sums.reported})",
+        str(sums.first),
+        str(sums.exact),
+        str(sums.innocents),
+        str(sums.accused),
+    )
+
+
+def _row(one: Score) -> tuple[str, ...]:
+    leaks = one.case.leak is not None
+    return (
+        one.case.name,
+        str(one.case.cycles),
+        ("yes" if one.found else "NO") if leaks else "",
+        one.verdict or "",
+        "" if one.rank is None else str(one.rank),
+        ("yes" if one.exact else "NO") if leaks else "",
+        str(one.reported),
+    )
+
+
+def _exceptions(one: Score) -> list[str]:
+    said = []
+    if one.failure and not one.case.init_may_fail:
+        said.append(f"the run failed: {one.failure}")
+    if one.case.leak is not None and not one.found:
+        said.append(f"not found (best verdict of the true site: {one.verdict or 'none'})")
+    elif one.case.leak is not None and one.rank != 1:
+        said.append(f"the true site has rank {one.rank}")
+    if one.case.leak is not None and not one.exact:
+        said.append("counts are not exact")
+    if one.first_wrong:
+        said.append(f"accused in error: {one.first_wrong}")
+    if one.losses:
+        said.append(f"the trace is incomplete: {one.losses}")
+    return [f"- `{one.case.name}`: {'; '.join(said)}."] if said else []
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(names) + " |",
+        "|" + "---|" * len(names),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
