@@ -18,6 +18,7 @@ from typing import Any
 from kleak.analysis.judge import judge
 from kleak.capture.module_session import ModuleRun, capture_module, module_tracer
 from kleak.capture.modules import Timeouts, find_target
+from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.records import Limits
 from kleak.capture.tracer import Tracer
 from kleak.errors import KleakError
@@ -41,6 +42,7 @@ def run_of(case: Case, corpus: Path) -> ModuleRun:
         None,
         Limits(),
         Timeouts(load=120.0, unload=120.0, busy=30.0),
+        KEPT_OF_A_SITE,
     )
 
 
