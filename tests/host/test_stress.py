@@ -95,7 +95,9 @@ def test_books_balance_whatever_was_missed(mixed: dict[str, Any]) -> None:
     assert observed["allocations"] > 1000
     assert observed["allocations"] - gone == outstanding(mixed) + own_use(mixed)
     assert observed["frees_of_unseen_allocations"] == 0
-    assert mixed["trust"]["complete"], mixed["trust"]
+    # An allocation that an interrupt made in the middle of another one's walk may be missed, and
+    # is said. A free is not.
+    assert not [what for what in mixed["trust"]["lost"] if "free" in what], mixed["trust"]
 
 
 def test_unseen_frees_are_few_and_told_by_cache(mixed: dict[str, Any]) -> None:
