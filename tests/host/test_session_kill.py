@@ -96,7 +96,8 @@ def test_a_whole_run_leaves_a_session_under_a_default_name(tmp_path):
     assert answer.text.startswith("0xff")
     again = kleak("report", path.name, cwd=tmp_path)
     shown, _ = again.communicate(timeout=60)
-    assert shown and shown in stderr
+    assert shown
+    assert shown in stderr
     assert stdout == ""  # that of the command
     assert again.returncode == run.returncode == 1
 
