@@ -23,3 +23,9 @@ def test_module_by_name_with_json(guest: Guest) -> None:
     result = guest["readme-1"]
     assert result.status == 0, result.stdout + result.stderr
     assert result.file("report.json").exists()
+
+
+def test_doctor_says_that_the_main_job_can_run(guest: Guest) -> None:
+    result = guest["readme-2"]
+    assert COMMANDS[2] == ["kleak", "doctor"]
+    assert result.status == 0, result.stdout + result.stderr
