@@ -45,7 +45,7 @@ Programs = dict[tuple[int, str], tuple[int, int, int]]
 def kleak(scope: tuple[str, ...]) -> Iterator[None]:
     """Trace a scope."""
     table = read_kernel_table()
-    symbols = find_scope(table, scope)
+    symbols = find_scope(table, scope).symbols
     plan = make_plan(read_btf(), table, modules=False)
     limits = Limits(outstanding=262144)
     with Tracer(plan, find_headers(), symbols=symbols, limits=limits) as tracer:
@@ -128,23 +128,25 @@ def main() -> None:
                 measure("memleak-bpfcc", others)
 
     base = statistics.median(loop_ns["untraced"])
-    rows = [
+    loops = [
         (tool, *spread(ns), f"{statistics.median(ns) / base:.2f}") for tool, ns in loop_ns.items()
     ]
     print(f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {rounds} rounds, statistics on\n")
-    print(tabulate(rows, ("pipe made and closed", "ns", "least", "most", "x untraced")))
+    print(tabulate(loops, ("pipe made and closed", "ns", "least", "most", "x untraced")))
     print()
-    rows = [
+    events = [
         (*key, *spread(ns), f"{statistics.median(misses[key]):.0f}") for key, ns in event_ns.items()
     ]
     print(
-        tabulate(rows, ("tracer", "program", "ns a run", "least", "most", "missed a million runs"))
+        tabulate(
+            events, ("tracer", "program", "ns a run", "least", "most", "missed a million runs")
+        )
     )
 
 
 def spread(numbers: list[float]) -> tuple[str, str, str]:
     """Median, least and greatest."""
-    return tuple(f"{n:.0f}" for n in (statistics.median(numbers), min(numbers), max(numbers)))
+    return f"{statistics.median(numbers):.0f}", f"{min(numbers):.0f}", f"{max(numbers):.0f}"
 
 
 if __name__ == "__main__":
