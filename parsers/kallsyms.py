@@ -32,7 +32,11 @@ class HiddenAddressesError(ParseError):
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """One line. ``kind`` is the letter of nm(1); ``module`` the owner in brackets, or None."""
+    """One line. ``kind`` is the letter of nm(1); ``module`` the owner in brackets, or None.
+
+    While a module is loading, symbols of sections that are not kept have the kind "?"
+    (elf_type() of kernel/module/kallsyms.c), until add_kallsyms() drops them.
+    """
 
     address: int
     kind: str
@@ -111,7 +115,7 @@ def _well_formed(columns: SymbolColumns) -> bool:
     return (
         set(map(len, columns.addresses)) <= {_ADDRESS_DIGITS}
         and not digits.translate(None, b"0123456789abcdef")
-        and all(len(kind) == 1 and kind.isalpha() for kind in set(columns.kinds))
+        and all(len(kind) == 1 and (kind.isalpha() or kind == b"?") for kind in set(columns.kinds))
     )
 
 

@@ -91,3 +91,9 @@ def test_a_damaged_line_is_named(number, bad):
 def test_empty_or_cut_short(data):
     with pytest.raises(ParseError):
         parse_columns(data)
+
+
+def test_symbols_of_a_module_that_is_loading() -> None:
+    text = "ffffffff81000000 T _stext\nff4b7ec402731363 ? __UNIQUE_ID_depends197\t[leaky]\n"
+    (symbol,) = [symbol for symbol in parse_symbols(text) if symbol.module == "leaky"]
+    assert (symbol.kind, symbol.name) == ("?", "__UNIQUE_ID_depends197")
