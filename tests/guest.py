@@ -11,8 +11,8 @@ A test module under tests/vm declares what it wants run, and its tests read the 
         assert result.status == 1
         report = json.loads(result.file("report.json").read_text())
 
-The jobs of all selected tests run in one boot of each kernel, in the order of the tests, so a job
-must leave the guest as it found it.
+The jobs of all selected tests run in one boot of each kernel, in the order of the tests. A job that
+does not leave the guest as it found it must say so.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ class GuestJob:
     The first word "kleak" or "python" means this tree's; ``{NAME.ko}`` in a word becomes the path
     of that module, built for the kernel, and ``{release}`` the kernel's release. The command runs
     in an empty directory of its own, whose files come back, with ``environment`` added to this
-    process's. It is killed after ``timeout_s``, which must allow for emulation.
+    process's. It is killed after ``timeout_s``, which must allow for emulation. One that
+    ``spoils`` the guest, by leaving a module or memory behind, runs after all that do not.
     """
 
     name: str
     argv: Sequence[str]
     timeout_s: float = 300.0
     environment: dict[str, str] = field(default_factory=dict)
+    spoils: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def run_jobs(kernel: Path, jobs: Sequence[GuestJob]) -> Guest:
             "environment": job.environment,
             "timeout_s": job.timeout_s,
         }
-        for job in jobs
+        for job in sorted(jobs, key=lambda job: job.spoils)
     ]
     (directory / "jobs.json").write_text(json.dumps(described), encoding="utf-8")
     result = boot(

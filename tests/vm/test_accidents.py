@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.guest import Guest, GuestJob
 
 INTERRUPTED = str(Path(__file__).with_name("interrupted_kleak.py"))
 
-JOBS = [
+JOBS = [replace(job, spoils=True) for job in (
     GuestJob("accident-init", ["kleak", "module", "{accident.ko}", "how=init", "--cycles", "3"]),
     GuestJob(
         "accident-error-path",
@@ -27,7 +28,7 @@ JOBS = [
     GuestJob("by-name", ["kleak", "module", "vxlan", "--cycles", "1", "--verbose",
                          "--exercise", "cat /proc/modules >modules"]),
     GuestJob("by-name-after", ["cat", "/proc/modules"]),
-    GuestJob("built-in", ["kleak", "module", "virtio_ring"]),
+    GuestJob("built-in", ["kleak", "module", "firmware_class"]),
     GuestJob("unknown-name", ["kleak", "module", "no_such_module"]),
     # These two leave their module behind, so they come last.
     GuestJob("accident-hang", ["kleak", "module", "{accident.ko}", "how=hang", "--cycles", "3",
@@ -35,7 +36,7 @@ JOBS = [
     GuestJob("accident-hang-over", ["sleep", "20"]),
     GuestJob("accident-stay", ["kleak", "module", "{accident.ko}", "how=stay", "--cycles", "3"]),
     GuestJob("accident-loaded", ["kleak", "module", "{accident.ko}"]),
-]  # fmt: skip
+)]  # fmt: skip
 
 
 def error_line(stderr: str) -> str:
