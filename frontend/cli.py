@@ -12,6 +12,7 @@ import click
 
 from kleak.commands.analyze import analyze
 from kleak.commands.collect import collect
+from kleak.commands.diff import diff
 from kleak.commands.doctor import doctor
 from kleak.commands.explain import explain
 from kleak.commands.module import module
@@ -21,7 +22,7 @@ from kleak.commands.triage import triage
 from kleak.commands.vm import vm
 from kleak.errors import ExitStatus, KleakError
 
-COMMANDS = (module, run, doctor, report, vm, triage, collect, analyze, explain)
+COMMANDS = (module, run, doctor, report, diff, vm, triage, collect, analyze, explain)
 
 
 class _Group(click.Group):

@@ -29,8 +29,9 @@ from kleak.model import (
 from kleak.stacks import Frames, base_name, in_scope
 
 _Build = tuple[str, str | None]
-_Path = tuple[str, tuple[tuple[str, str], ...]]
-SiteKey = tuple[_Path, int]
+SitePath = tuple[str, tuple[tuple[str, str], ...]]
+"""The allocator, and the module and function of each frame: the same in another build."""
+SiteKey = tuple[SitePath, int]
 """Equal for the same site in any session."""
 
 
@@ -77,7 +78,7 @@ def merge(judged: Sequence[Judged]) -> Report:
 
 def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
     """For each session, for each of its report's sites, what is equal for the same site."""
-    stacks: defaultdict[tuple[_Build, _Path], set[Frames]] = defaultdict(set)
+    stacks: defaultdict[tuple[_Build, SitePath], set[Frames]] = defaultdict(set)
     for one in judged:
         for site in one.report.sites:
             shown = _telling(site, one.report.target)
@@ -98,6 +99,11 @@ def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
     ]
 
 
+def site_path(site: JudgedSite, target: Target) -> SitePath:
+    """What is equal for the same site in any build, and for other calls in the same functions."""
+    return _path(site.allocator, _telling(site, target))
+
+
 def site_id(key: SiteKey) -> str:
     """A short name for a key of :func:`site_keys`, the same wherever the same site occurs."""
     return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
@@ -113,7 +119,7 @@ def _telling(site: JudgedSite, target: Target) -> Frames:
     return site.frames if last is None else site.frames[: last + 1]
 
 
-def _path(allocator: str, shown: Frames) -> _Path:
+def _path(allocator: str, shown: Frames) -> SitePath:
     return allocator, tuple((frame.module or "", base_name(frame.symbol or "")) for frame in shown)
 
 

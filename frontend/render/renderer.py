@@ -31,12 +31,16 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How to show it. ``width`` is in columns. A site fails from the verdict ``fail_on`` on."""
+    """How to show it. ``width`` is in columns. A site fails from the verdict ``fail_on`` on.
+
+    ``locate`` turns the name of a source file into its path in the repository.
+    """
 
     verbose: bool = False
     width: int = 100
     color: bool = False
     fail_on: Verdict = Verdict.LIKELY
+    locate: Callable[[str], str] = str
 
 
 @dataclass(frozen=True, slots=True)
