@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from kleak.analysis.grouping import arrange
 from kleak.errors import UsageError
 from kleak.model import (
     Evidence,
@@ -64,14 +65,15 @@ def merge(judged: Sequence[Judged]) -> Report:
     for one, keys in zip(judged, site_keys(judged), strict=True):
         for site, key in zip(one.report.sites, keys, strict=True):
             merged[key].append((one, site))
-    sites = sorted((_merge_site(same, len(judged)) for same in merged.values()), key=_order)
+    order = {key: _merge_site(same, len(judged)) for key, same in merged.items()}
+    ranking = sorted(order, key=lambda key: _order(order[key]))
     newest = max(judged, key=_started_at)
     return Report(
         kernel=newest.report.kernel,
         target=newest.report.target,
         cycles=sum(one.report.cycles for one in judged),
         trust=_merge_trust(judged),
-        sites=tuple(replace(site, rank=rank) for rank, site in enumerate(sites, start=1)),
+        sites=arrange([order[key] for key in ranking], _parents(ranking, merged)),
         merged=tuple(_describe(one) for one in sorted(judged, key=_started_at)),
     )
 
@@ -131,8 +133,29 @@ def _started_at(one: Judged) -> float:
     return one.session.circumstances.started_at or 0.0
 
 
+def _surest(same: Sequence[tuple[Judged, JudgedSite]]) -> tuple[Judged, JudgedSite]:
+    return max(same, key=lambda pair: (pair[1].verdict, pair[1].score))
+
+
+def _parents(
+    ranking: Sequence[SiteKey], merged: Mapping[SiteKey, Sequence[tuple[Judged, JudgedSite]]]
+) -> dict[int, int]:
+    """Where in ``ranking`` the parent of each site is that has one, by where this one is."""
+    keys = {
+        (one.name, site.rank): position
+        for position, key in enumerate(ranking)
+        for one, site in merged[key]
+    }
+    parents = {}
+    for position, key in enumerate(ranking):
+        one, site = _surest(merged[key])
+        if site.parent is not None:
+            parents[position] = keys[one.name, site.parent.rank]
+    return parents
+
+
 def _merge_site(same: Sequence[tuple[Judged, JudgedSite]], sessions: int) -> JudgedSite:
-    best = max((site for _, site in same), key=lambda site: (site.verdict, site.score))
+    _, best = _surest(same)
     requested = [site.requested_bytes for _, site in same if site.requested_bytes is not None]
     sightings: dict[str, Sighting] = {}
     for one, site in sorted(same, key=lambda pair: _started_at(pair[0])):

@@ -384,8 +384,9 @@ def closing(report: Report, *, exact: bool = False) -> str:
         sure = "leaks" if confirmed else "very probably leaks"
         findings = sum(site.is_finding for site in guilty) or len(guilty)
         places = "1 place" if findings == 1 else f"{findings} places"
-        if len(guilty) > findings:
-            places += f" and {len(guilty) - findings} that hang on them"
+        if hanging := len(guilty) - findings:
+            verb = "hangs" if hanging == 1 else "hang"
+            places += f" ({hanging} more {verb} on {'it' if findings == 1 else 'these'})"
         text = f"{name} {sure}: {held} from {places} in {cycles}. Start with rank {guilty[0].rank}."
     elif leaks:
         text = (
