@@ -192,7 +192,9 @@ class Tracer:
                 targets[targets.Key(name.encode())] = targets.Leaf(number)
         scopes = self._bpf["scopes"]
         scope = scopes.Leaf()
-        scope.ignored_tgid = os.getpid()
+        scope.tracer_tgid = os.getpid()
+        # In a scope of modules there is no need, and their interrupts may hit this process.
+        scope.ignore_tracer = self._symbols is not None
         scope.by_process = self._by_process
         if self._symbols is not None:
             envelope = self._symbols.envelope
