@@ -61,8 +61,8 @@ class _Memory:
             return b""
         try:
             return os.pread(self._fd, size_bytes, offset + address - start)
-        except OSError:
-            return b""  # a page that went, or that the kernel refuses: no evidence
+        except (OSError, OverflowError):
+            return b""  # the kernel refuses the page, or no file has such an offset: no evidence
 
 
 def read_pointers(sites: Sequence[TracedSite], path: Path = KCORE) -> PointersRead:

@@ -37,7 +37,7 @@ def excused(rules: str, frames=LEAK) -> bool:
         ("leak:*leak_it*", True),
         ("leak:^leaky$", True),  # the module
         ("leak:leaky.c", True),  # the file
-        ("leak:leakyXc", False),  # a dot is a dot
+        ("leak:leak.it", False),  # a dot is a dot
         ("leak:do_init_module", True),  # any frame
         ("leak:__kmalloc_cache", True),  # the allocator's too
         ("leak:^__kmalloc_cache$", True),  # without _noprof

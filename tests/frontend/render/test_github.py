@@ -47,13 +47,13 @@ def test_an_error_at_its_line():
 
 
 def test_every_name_comes_back_as_it_was():
-    bad = Source("100%,a:b=c.c", 7)
+    bad = Source("100%25,a:b%2Cc.c", 7)
     frames = (LEAK[0], Frame("leaky", "f", 1, bad))
     ((command, properties, message),) = annotations(judge(session(site([3] * 5, frames=frames))))
     assert command == "error"
-    assert properties["file"] == "100%,a:b=c.c"
+    assert properties["file"] == "100%25,a:b%2Cc.c"
     assert properties["line"] == "7"
-    assert message.startswith("f+0x1 [leaky] 100%,a:b=c.c:7: 15 objects")
+    assert message.startswith("f+0x1 [leaky] 100%25,a:b%2Cc.c:7: 15 objects")
 
 
 @pytest.mark.parametrize("sample", list(SAMPLES))
