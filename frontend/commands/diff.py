@@ -15,13 +15,12 @@ from kleak.render import difference
 from kleak.report_file import read_report
 
 
-@click.command(
-    short_help="Compare two reports: which leaks are new, gone, or leak more or less.",
-    epilog="Example: kleak diff before.json after.kleak",
+@click.command(epilog="Example: kleak diff before.json after.kleak")
+@click.argument("before", metavar="A", type=click.Path())
+@click.argument("after", metavar="B", type=click.Path())
+@click.option(
+    "--json", metavar="FILE", type=click.Path(), help="Write the result as JSON too; - for stdout."
 )
-@click.argument("before", metavar="A")
-@click.argument("after", metavar="B")
-@click.option("--json", metavar="FILE", help="Write the result as JSON too; - for stdout.")
 @click.option("--verbose", is_flag=True, help="Also the sites that did not change.")
 @click.option(
     "--fail-on",

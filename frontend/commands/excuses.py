@@ -42,6 +42,7 @@ def excuse_options(command: _F) -> _F:
         click.option(
             "--suppressions",
             metavar="FILE",
+            type=click.Path(),
             multiple=True,
             expose_value=False,
             callback=_remember,
@@ -51,6 +52,7 @@ def excuse_options(command: _F) -> _F:
         click.option(
             "--baseline",
             metavar="REPORT",
+            type=click.Path(),
             expose_value=False,
             callback=_remember,
             help="An earlier report (JSON, or a session): only what is new or worse counts.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,11 @@ from kleak.checkout import locator
 from kleak.commands.excuses import Excuses, excuse_options, find_excuses
 from kleak.errors import ExitStatus, UsageError
 from kleak.model import Report, Verdict
+from kleak.ownership import give_to_caller
 from kleak.render import github, ktap, report_json, table
 from kleak.render.renderer import Look, Material
 from kleak.store.writer import SessionWriter
+from kleak.terminal import text_width, wants_color
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -42,6 +43,7 @@ class Output:
     verbose: bool
     fail_on: Verdict
     strict: bool
+    exact: bool = False
     table_to: TextIO | None = None
     ktap: str | None = None
     annotate: bool = False
@@ -66,13 +68,11 @@ class Output:
         """Print the report, write the documents, and return what the report decides."""
         report = self.excuses.apply(judged)
         text_to = self.text_to
-        width = shutil.get_terminal_size((100, 24)).columns
-        color = text_to.isatty() and "NO_COLOR" not in os.environ
-        click.echo(
-            table.render(report, verbose=self.verbose, width=width, color=color),
-            file=text_to,
-            nl=False,
+        color = wants_color(text_to)
+        shown = table.render(
+            report, verbose=self.verbose, width=text_width(), color=color, exact=self.exact
         )
+        click.echo(shown, file=text_to, nl=False, color=color)
         if self.json is not None:
             write_document(self.json, report_json.render(report))
         if self.ktap is not None:
@@ -120,11 +120,15 @@ def write_document(name: str, text: str) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read: addresses and names are in it. Whole or not."""
+    """Write a file that only its owner may read: addresses and names are in it. Whole or not.
+
+    Under sudo it belongs to the user who called it.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
+            give_to_caller(fd)
             file.write(data)
         unfinished.replace(path)
     except BaseException:
@@ -132,13 +136,24 @@ def write_private(path: Path, data: bytes) -> None:
         raise
 
 
+bytes_option = click.option(
+    "--bytes", "exact", is_flag=True, help="Sizes in the table in bytes, not in kB and MB."
+)
+
+
 def output_options(command: _F) -> _F:
     """Add the options that make an Output."""
     for option in (
-        click.option("--json", metavar="FILE", help="Write the report as JSON too; - for stdout."),
+        click.option(
+            "--json",
+            metavar="FILE",
+            type=click.Path(),
+            help="Write the report as JSON too; - for stdout.",
+        ),
         click.option(
             "--ktap",
             metavar="FILE",
+            type=click.Path(),
             expose_value=False,
             callback=_remember,
             help="Write it as KTAP too, for kernel test tools; - for stdout.",
@@ -151,6 +166,7 @@ def output_options(command: _F) -> _F:
             help="Print annotations for GitHub Actions too.",
         ),
         click.option("--verbose", is_flag=True, help="Whole stacks, every piece of evidence."),
+        bytes_option,
         click.option(
             "--fail-on",
             type=click.Choice(list(VERDICTS)),
@@ -175,6 +191,7 @@ def make_output(
     fail_on: str,
     strict: bool,
     *,
+    exact: bool = False,
     table_to: TextIO | None = None,
 ) -> Output:
     """Return the Output of the options, checked. Raises UsageError.
@@ -187,6 +204,7 @@ def make_output(
         verbose,
         VERDICTS[fail_on],
         strict,
+        exact,
         table_to,
         given.get("ktap"),
         given.get("annotate", False),
@@ -203,6 +221,7 @@ def session_options(command: _F) -> _F:
             "-o",
             "--output",
             metavar="FILE",
+            type=click.Path(),
             help="Session file to write, for kleak report. [default: kleak-TARGET-TIME.kleak]",
         ),
         click.option(
@@ -263,6 +282,7 @@ def tracer_options(command: _F) -> _F:
         click.option(
             "--kernel-headers",
             metavar="DIR",
+            type=click.Path(),
             help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
         ),
     ):

@@ -31,15 +31,16 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How to show it. ``width`` is in columns. A site fails from the verdict ``fail_on`` on.
-
-    ``locate`` turns the name of a source file into its path in the repository.
+    """How to show it. ``width`` is in columns. A site fails from the verdict ``fail_on`` on;
+    ``exact`` writes a table's sizes in bytes; ``locate`` turns the name of a source file into its
+    path in the repository.
     """
 
     verbose: bool = False
     width: int = 100
     color: bool = False
     fail_on: Verdict = Verdict.LIKELY
+    exact: bool = False
     locate: Callable[[str], str] = str
 
 
