@@ -19,9 +19,10 @@ from kleak.commands.report import report
 from kleak.commands.run import run
 from kleak.commands.triage import triage
 from kleak.commands.vm import vm
+from kleak.commands.watch import watch
 from kleak.errors import ExitStatus, KleakError
 
-COMMANDS = (module, run, doctor, report, vm, triage, collect, analyze, explain)
+COMMANDS = (module, run, watch, doctor, report, vm, triage, collect, analyze, explain)
 
 
 class _Group(click.Group):
