@@ -73,8 +73,9 @@ def block(refresh: Refresh, view: View, title: str, width: int, most: int) -> li
         HEADER,
         *(_line(row, width) for row in rows[:most]),
     ]
-    if len(rows) > most:
-        lines.append(f"... {len(rows) - most} more sites")
+    more = len(rows) - most
+    if more > 0:
+        lines.append(f"... {more} more site{'' if more == 1 else 's'}")
     return [_cut(line, width) for line in lines]
 
 
