@@ -108,7 +108,7 @@ def test_what_is_not_outstanding_makes_room() -> None:
         assert len(site.kept) == 3
 
         do(process, "os.closerange(3, 1000)")
-        assert not any("do_signalfd4" == site.function for site in ledger.read().held[Since.START])
+        assert not any(site.function == "do_signalfd4" for site in ledger.read().held[Since.START])
 
 
 def test_maps_that_are_full_are_said() -> None:

@@ -57,7 +57,7 @@ def terminal(tmp_path: Path) -> Iterator[Tmux]:
 
 def start(terminal: Tmux, *arguments: str, term: str = "vt100") -> None:
     line = shlex.join([*KLEAK, "watch", "--interval", "0.5", *arguments])
-    terminal.type(f"clear; stty -g > before; TERM={term} {line}; echo left=$?; stty -g > after")
+    terminal.type(f"clear; stty -g > before; TERM={term} {line}")
     terminal.press("Enter")
     terminal.wait_for(r"^ BYTES +CHANGE")
 
@@ -67,6 +67,9 @@ def counts(number: int) -> str:
 
 
 def left_as_found(terminal: Tmux, tmp_path: Path, status: int) -> None:
+    terminal.wait_for(r"^ready:$")
+    terminal.type("echo left=$?; stty -g > after")
+    terminal.press("Enter")
     terminal.wait_for(rf"^left={status}\n(.*\n)*ready:")
     assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text() != ""
 
