@@ -68,11 +68,13 @@ def read_session(
     witnesses["vmallocinfo"] = report.state
     witnesses["pointers"] = "absent: memory is read at the end only"
     counters = tracer.counters()
+    read_at_ns = time.monotonic_ns()
     with _no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
             tracer.totals(),
             tracer.stacks(),
-            tracer.outstanding(),
+            # While allocations count, there may be younger ones, of stacks that are not above.
+            (entry for entry in tracer.outstanding() if entry.time_ns < read_at_ns),
             resolve,
             cycles=len(cycles),
             keep=keep,
@@ -89,7 +91,7 @@ def read_session(
         tuple(cycles),
         sites,
         Trust(
-            _lost(counters),
+            losses(counters),
             _nonzero(counters.counted, _REPAIRS),
             {name: counters.counted[counter] for counter, name in _OBSERVED.items()},
             tracer.means,
@@ -113,7 +115,8 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _lost(counters: Counters) -> dict[str, int]:
+def losses(counters: Counters) -> dict[str, int]:
+    """Return what was lost that may change a result, by its name in reports."""
     lost = _nonzero(counters.counted, _LOSSES)
     for event, number in counters.lost_events().items():
         lost[f"missed_{event}_events"] = number
