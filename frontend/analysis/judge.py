@@ -77,6 +77,7 @@ def _merge(sites: Iterable[TracedSite]) -> Iterable[TracedSite]:
         most = max(same, key=lambda site: (_outstanding(site).size_bytes, _frames_key(site.frames)))
         requested = [site.requested_bytes for site in same if site.requested_bytes is not None]
         kept = (allocation for site in same for allocation in site.kept)
+        said = [site.reachability for site in same if site.reachability is not None]
         yield TracedSite(
             allocator=most.allocator,
             frames=most.frames,
@@ -89,6 +90,7 @@ def _merge(sites: Iterable[TracedSite]) -> Iterable[TracedSite]:
             ),
             requested_bytes=sum(requested) if len(requested) == len(same) else None,
             kept=tuple(sorted(kept, key=lambda one: (one.allocated_at_ns, one.address))),
+            reachability=sum(said[1:], said[0]) if said else None,
         )
 
 
@@ -129,6 +131,7 @@ def _trust(session: Session, sites: _Sorted) -> Trust:
         witnesses.setdefault("vmallocinfo", "absent: not read with real addresses")
     else:
         witnesses.setdefault("vmallocinfo", "used")
+    witnesses.setdefault("kmemleak", "absent: not asked")
     notes = list(trust.notes)
     if sites.bookkeeping:
         notes.append(f"left out: the allocators' own bookkeeping, {_extent(sites.bookkeeping)}")
