@@ -60,8 +60,9 @@ def held_setting(path: Path, during: str, after: str) -> Iterator[None]:
         yield
     finally:
         guard.communicate()  # ends its input, and waits
-        restored = guard.returncode == 0
-        _changes[str(path)] = Setting(str(path), after, during, restored)
+        if str(path) in _changes:
+            restored = guard.returncode == 0
+            _changes[str(path)] = Setting(str(path), after, during, restored)
 
 
 def setting_changes() -> tuple[Setting, ...]:
