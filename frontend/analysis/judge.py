@@ -132,7 +132,6 @@ def _trust(session: Session, sites: _Sorted) -> Trust:
         witnesses.setdefault("vmallocinfo", "absent: not read with real addresses")
     else:
         witnesses.setdefault("vmallocinfo", "used")
-    witnesses.setdefault("kmemleak", "absent: not asked")
     notes = list(trust.notes)
     if sites.bookkeeping:
         notes.append(f"left out: the allocators' own bookkeeping, {_extent(sites.bookkeeping)}")

@@ -92,7 +92,7 @@ class Kmemleak:
         if not FILE.exists():
             if not os.path.ismount("/sys/kernel/debug"):
                 return "debugfs is not mounted on /sys/kernel/debug"
-            return "not in this kernel (CONFIG_DEBUG_KMEMLEAK)"
+            return "this kernel has no CONFIG_DEBUG_KMEMLEAK"
         try:
             if _scan_thread_runs():
                 self._way_back.enter_context(held_setting(FILE, "scan=off", "scan=on"))
