@@ -264,6 +264,12 @@ def default_name(target: str) -> str:
 
 def tracer_options(command: _F) -> _F:
     """Add the options that bound and feed the tracer."""
+    command = click.option(
+        "--no-kmemleak",
+        is_flag=True,
+        help="Do not ask kmemleak, where the kernel has it: its scans may take minutes where "
+        "there is much memory.",
+    )(command)
     return tracer_options_from(Limits())(command)
 
 
