@@ -325,11 +325,14 @@ def before_interrupt(frames: Sequence[Frame]) -> Frames:
 def in_scope(frame: Frame, target: Target) -> bool:
     """Whether a frame belongs to the target.
 
-    A target of kind "module" is its name (``-`` and ``_`` are the same to the kernel); one of
-    kind "symbols" is one or more globs, separated by commas or blanks, over the kernel's text.
+    A target of kind "module" is its name (``-`` and ``_`` are the same to the kernel), or several
+    with commas between; one of kind "symbols" is one or more globs, separated by commas or
+    blanks, over the kernel's text.
     """
     if target.kind == "module":
-        return frame.module is not None and _same_module(frame.module, target.name)
+        return frame.module is not None and any(
+            _same_module(frame.module, name) for name in target.name.split(",")
+        )
     if frame.module is not None or frame.symbol is None:
         return False
     return any(

@@ -131,7 +131,10 @@ def _again(material: Material) -> str:
     about = material.captures[0].session.circumstances
     cycles = about.planned_cycles or report.cycles
     if target.kind == "module":
-        words = [target.path or target.name, *target.parameters, "--cycles", str(cycles)]
+        first, *others = target.name.split(",")
+        words = [target.path or first, *target.parameters]
+        words += [word for name in others for word in ("--module", name)]
+        words += ["--cycles", str(cycles // (1 + len(others)))]
         command = "kleak module " + shlex.join(printable(word) for word in words)
     else:
         scope = " ".join(f"--scope {shlex.quote(printable(glob))}" for glob in about.scope)
