@@ -35,15 +35,15 @@ DEFAULT_CYCLES = 5
 
 
 @click.command(
-    short_help="Load and unload a module again and again, and find what it leaks.",
     epilog="Example: sudo kleak module ./leaky.ko debug=1 --cycles 5 --exercise 'cat /dev/leaky'",
 )
-@click.argument("target", metavar="MODULE")
+@click.argument("target", metavar="MODULE", type=click.Path())
 @click.argument("parameters", metavar="[NAME=VALUE]...", nargs=-1)
 @click.option(
     "--module",
     "others",
     metavar="MODULE",
+    type=click.Path(),
     multiple=True,
     help="Another module that counts, loaded after the first. May be given several times.",
 )
@@ -73,6 +73,7 @@ DEFAULT_CYCLES = 5
     "--exercise-net",
     "net_plans",
     metavar="PLAN",
+    type=click.Path(),
     multiple=True,
     help="What to do with network devices in each cycle, in private namespaces: a .toml file, or "
     "steps such as 'link add kind vxlan vxlan_id 42; link set kleak0 up'. May be given several "
@@ -111,6 +112,7 @@ def module(
     keep: int,
     json: str | None,
     verbose: bool,
+    exact: bool,
     fail_on: str,
     strict: bool,
 ) -> int:
@@ -134,7 +136,7 @@ def module(
         },
         timeout=timeout,
     )
-    reporting = make_output(json, verbose, fail_on, strict)
+    reporting = make_output(json, verbose, fail_on, strict, exact=exact)
     targets = _find_targets((target, *others), parameters, may_be_loaded=follow)
     exercises = _find_exercises(exercise, net_plans)
     tracing = Tracing(kernel_headers, make_limits(max_outstanding, max_stacks), keep)
