@@ -343,19 +343,24 @@ def in_scope(frame: Frame, target: Target) -> bool:
 
     A target of kind "module" is its name (``-`` and ``_`` are the same to the kernel), or several
     with commas between; one of kind "symbols" is one or more globs, separated by commas or
-    blanks, over the kernel's text.
+    blanks, over the kernel's text; what stands in brackets is a module that was loaded already.
     """
-    if target.kind == "module":
-        return frame.module is not None and any(
-            _same_module(frame.module, name) for name in target.name.split(",")
-        )
-    if frame.module is not None or frame.symbol is None:
+    names = [name for name in re.split(r"[,\s]+", target.name) if name]
+    if frame.module is not None:
+        if target.kind != "module":
+            names = [name[1:-1] for name in names if _is_bracketed(name)]
+        return any(_same_module(frame.module, name) for name in names)
+    if target.kind == "module" or frame.symbol is None:
         return False
     return any(
         fnmatchcase(frame.symbol, glob) or fnmatchcase(base_name(frame.symbol), glob)
-        for glob in re.split(r"[,\s]+", target.name)
-        if glob
+        for glob in names
+        if not _is_bracketed(glob)
     )
+
+
+def _is_bracketed(name: str) -> bool:
+    return name.startswith("[") and name.endswith("]")
 
 
 def _same_module(one: str, other: str) -> bool:

@@ -137,7 +137,12 @@ def _again(material: Material) -> str:
         words += ["--cycles", str(cycles // (1 + len(others)))]
         command = "kleak module " + shlex.join(printable(word) for word in words)
     else:
-        scope = " ".join(f"--scope {shlex.quote(printable(glob))}" for glob in about.scope)
+        scope = " ".join(
+            f"--module {shlex.quote(printable(name[1:-1]))}"
+            if name.startswith("[")
+            else f"--scope {shlex.quote(printable(name))}"
+            for name in about.scope
+        )
         command = f"kleak run {scope} --repeat {cycles} -- COMMAND"
     version = "" if about.kleak_version is None else f" {about.kleak_version}"
     return f"## To reproduce\n\nWith kleak{_inline(version)}, as root:\n\n    {command}\n"
