@@ -151,6 +151,8 @@ class _Capture:
             self._reader.note_stranger(own[-1].cycle)
 
     def _note_those_there(self) -> None:
-        for name in loaded_modules():
-            if any(name == target.name for target in self._run.targets):
-                self._notes.append(f"{name} was loaded already: its next load is cycle 1")
+        there = loaded_modules()
+        seen = {load.name for load in self._tracer.loads()}
+        for target in self._run.targets:
+            if target.name in there and target.name not in seen:
+                self._notes.append(f"{target.name} was loaded already: its next load is cycle 1")

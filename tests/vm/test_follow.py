@@ -75,6 +75,7 @@ def functions(site: dict[str, Any]) -> list[str]:
 def test_every_load_of_somebody_else_is_a_cycle_of_its_own(guest: Guest) -> None:
     document = report(guest, "follow")
     assert document["cycles"] == CYCLES
+    assert not any("loaded already" in note for note in document["trust"]["notes"])
     found = {functions(site)[0]: counts(site) for site in document["sites"]}
     assert found == {
         "forget_rings": [2] * CYCLES,
