@@ -11,7 +11,7 @@ from kleak.capture.circumstances import Observer
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.kmemleak import KmemleakResult
+from kleak.capture.kmemleak import NOT_ASKED
 from kleak.capture.modules import loaded_modules
 from kleak.capture.processes import follow_running, tasks_refused
 from kleak.capture.recording import losses, read_session
@@ -193,7 +193,7 @@ class LiveLedger:
             self._observer,
             finished=True,
             keep=keep,
-            kmemleak=KmemleakResult("absent: not asked while the kernel is at work"),
+            kmemleak=NOT_ASKED,
             notes=notes,
         )
 

@@ -30,6 +30,7 @@ _LOSSES = {
     "nested": "allocations_in_interrupted_walks",
     "delete_refused": "frees_refused_by_the_map",
     "loads_full": "module_loads_beyond_the_map",
+    "loads_outside": "module_loads_outside_the_scope",
     "bulk_beyond": "bulk_calls_beyond_512_objects",
 }
 _OBSERVED = {
@@ -107,7 +108,7 @@ def read_session(
             (*tracer.notes, *notes, *_remarks(counters, tracer.reused_by_cache())),
         ),
         report.regions,
-        observer.describe(target, sites, answers, finished=finished),
+        observer.describe(sites, answers, finished=finished),
     )
 
 

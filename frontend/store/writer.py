@@ -129,6 +129,9 @@ class SessionWriter:
                 self._database.execute("ROLLBACK")
             self._failed = True
             raise UnsupportedError(f"{self.path}: cannot save the session: {error}") from error
+        except KeyboardInterrupt:
+            self._database.execute("ROLLBACK")  # the next save begins anew
+            raise
         self.saved_cycles = len(session.cycles)
 
     def _write(self, session: Session) -> None:
@@ -189,9 +192,15 @@ class SessionWriter:
         self._insert("scope", 2, enumerate(about.scope))
         self._insert(
             "cycles",
-            4,
+            5,
             (
-                (cycle.index, cycle.loaded_at_ns, cycle.unloaded_at_ns, cycle.failure)
+                (
+                    cycle.index,
+                    cycle.loaded_at_ns,
+                    cycle.unloaded_at_ns,
+                    cycle.failure,
+                    cycle.module,
+                )
                 for cycle in session.cycles
             ),
         )
