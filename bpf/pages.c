@@ -68,13 +68,14 @@ int on_mm_page_alloc(raw_tp *ctx)
 
 	/* In a scope of everything, what may move is left out: user memory and page cache. */
 	if (!scope || !key ||
-	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT))
+	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT) ||
+	    !concerns(ctx, PROGRAM_MM_PAGE_ALLOC, key, 0))
 		return 0;
 	if (find_outstanding(key)) {
 		name.size = (u64)PAGE_BYTES << order;
 		book_reuse(key, FAMILY_PAGE, name.size, &name);
 	}
-	if (describe(ctx, PROGRAM_MM_PAGE_ALLOC, FAMILY_PAGE, 0, &allocation))
+	if (describe(ctx, PROGRAM_MM_PAGE_ALLOC, FAMILY_PAGE, &allocation))
 		enter_pages(key, order, &allocation);
 	return 0;
 }
@@ -90,7 +91,8 @@ static __always_inline int book_alloc_pages_bulk(void *ctx)
 	struct allocation allocation = {};
 	u64 key;
 
-	if (!array || !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation))
+	if (!array || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 0, 0) ||
+	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, &allocation))
 		return 0;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);

@@ -4,7 +4,8 @@
 static __always_inline int book_kmalloc(raw_tp *ctx, u32 program, u64 ptr, u64 call_site, u64 size,
 					u64 requested)
 {
-	book_allocation(ctx, program, FAMILY_KMALLOC, ptr, call_site, size, requested, 0);
+	if (concerns(ctx, program, ptr, call_site))
+		book_allocation(ctx, program, FAMILY_KMALLOC, ptr, size, requested, 0);
 	return 0;
 }
 
@@ -45,21 +46,23 @@ static __always_inline u32 cache_family(u64 cache)
 
 int on_kmem_cache_alloc(raw_tp *ctx)
 {
+	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_PTR], cache = 0, size, requested;
+
+	if (!concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC, ptr,
+		      ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE]))
+		return 0;
 #ifdef ARG_KMEM_CACHE_ALLOC_S
-	u64 cache = ctx->args[ARG_KMEM_CACHE_ALLOC_S];
-#else
-	u64 cache = 0;
+	cache = ctx->args[ARG_KMEM_CACHE_ALLOC_S];
 #endif
 #ifdef ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC
-	u64 size = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC];
-	u64 requested = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_REQ];
+	size = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC];
+	requested = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_REQ];
 #else
-	u64 size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
-	u64 requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
+	size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
+	requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
 #endif
-	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, cache_family(cache),
-			ctx->args[ARG_KMEM_CACHE_ALLOC_PTR],
-			ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE], size, requested, cache);
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, cache_family(cache), ptr, size, requested,
+			cache);
 	return 0;
 }
 #endif
@@ -67,11 +70,13 @@ int on_kmem_cache_alloc(raw_tp *ctx)
 #ifdef ARG_KMEM_CACHE_ALLOC_NODE_PTR
 int on_kmem_cache_alloc_node(raw_tp *ctx)
 {
-	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, FAMILY_KMEM_CACHE,
-			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR],
-			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE],
-			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_ALLOC],
-			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ], 0);
+	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR];
+
+	if (concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, ptr,
+		     ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE]))
+		book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, FAMILY_KMEM_CACHE, ptr,
+				ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_ALLOC],
+				ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ], 0);
 	return 0;
 }
 #endif
