@@ -24,7 +24,7 @@ int on_percpu_alloc(raw_tp *ctx)
 	call_site = ctx->args[ARG_PERCPU_ALLOC_PERCPU_CALL_SITE];
 #endif
 	if (concerns(ctx, PROGRAM_PERCPU_ALLOC, key, call_site))
-		book_allocation(ctx, PROGRAM_PERCPU_ALLOC, FAMILY_PERCPU, key, size,
+		book_allocation(ctx, PROGRAM_PERCPU_ALLOC, 1, FAMILY_PERCPU, key, size,
 				requested * POSSIBLE_CPUS, 0);
 	return 0;
 }

@@ -96,6 +96,7 @@ enum counter {
 	COUNT_ALLOCATED, /* entered into the ledger */
 	COUNT_FREED, /* taken out of it */
 	COUNT_REPAIRED_FREES, /* taken out by the second copy: the first was missed */
+	COUNT_REPAIRED_ALLOCATIONS, /* entered by the second copy: the same */
 	COUNT_DOUBLE_EVENTS, /* two events for one allocation: the first was undone */
 	COUNT_REUSED_ADDRESSES, /* allocated while in the ledger: a free went unseen */
 	COUNT_FOREIGN_FREES, /* the scope freed what it was not seen to allocate */
