@@ -545,7 +545,8 @@ def _address(key: int) -> int:
 
 def _filter_slot(address: int) -> int:
     """filter_slot() of bpf/ledger.h."""
-    return (((address >> 3) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40) & (_FILTER_SLOTS - 1)
+    spread = ((address >> 12) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40
+    return (spread ^ address >> 6 & 63) & (_FILTER_SLOTS - 1)
 
 
 def _module_load(leaf: Any) -> LoadRecord:
