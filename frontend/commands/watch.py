@@ -23,15 +23,14 @@ from kleak.live_view import Action, View, press
 from kleak.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
 from kleak.progress import make_progress
 from kleak.render import live_table, prometheus
+from kleak.screen import Screen
 from kleak.store.writer import SessionWriter
-from kleak.terminal import Terminal
 
 _LIMITS = Limits(outstanding=262144)
 _TEND_S = 10.0
 
 
 @click.command(
-    short_help="Show what the running kernel allocates and has not freed, live.",
     epilog="Example: sudo kleak watch --scope 'ext4_*' --sort change",
 )
 @click.option(
@@ -235,25 +234,25 @@ class _Watching:
 
     def on_terminal(self) -> None:
         """Show a picture, and do what keys say."""
-        with Terminal(sys.stdin, sys.stdout) as terminal:
-            self._draw(terminal)
+        with Screen(sys.stdin, sys.stdout) as screen:
+            self._draw(screen)
             while self._left != 0:
-                keys = terminal.wait(self._until_due)
+                keys = screen.wait(self._until_due)
                 for key in keys:
-                    if not self._press(key, terminal):
+                    if not self._press(key, screen):
                         return
                 # Something to show, or the terminal was resized or taken back.
-                if self._refresh_if_due() or keys or terminal.redraws:
-                    self._draw(terminal)
+                if self._refresh_if_due() or keys or screen.redraws:
+                    self._draw(screen)
 
-    def _draw(self, terminal: Terminal) -> None:
-        size = terminal.size
+    def _draw(self, screen: Screen) -> None:
+        size = screen.size
         lines = live_table.screen(
             self._shown, self._view, self._title, self._ledger.notes, size.columns, size.lines
         )
-        terminal.draw(lines)
+        screen.draw(lines)
 
-    def _press(self, key: str, terminal: Terminal) -> bool:
+    def _press(self, key: str, screen: Screen) -> bool:
         """Do what a key says. Returns whether to go on."""
         self._view, action = press(self._view, key)
         if action is Action.QUIT:
@@ -264,7 +263,7 @@ class _Watching:
             elif action is Action.SINCE:
                 self._turn()
             elif action is Action.SAVE:
-                self._save_as_asked(terminal)
+                self._save_as_asked(screen)
         except KleakError as error:
             self._say(str(error))
         if not self._view.frozen:
@@ -288,10 +287,10 @@ class _Watching:
         self._view = replace(self._view, frozen=False, page=0)
         self._shown = self._read()
 
-    def _save_as_asked(self, terminal: Terminal) -> None:
+    def _save_as_asked(self, screen: Screen) -> None:
         path = Path(default_name(self._target.name))
         self._say(f"saving {path} ...")
-        self._draw(terminal)
+        self._draw(screen)
         self.save(path)
         self._say(f"saved {path}")
 
