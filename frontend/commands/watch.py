@@ -24,7 +24,7 @@ from kleak.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
 from kleak.progress import make_progress
 from kleak.render import live_table, prometheus
 from kleak.screen import Screen
-from kleak.store.writer import SessionWriter
+from kleak.store.writer import SessionWriter, check_place
 
 _LIMITS = Limits(outstanding=262144)
 _TEND_S = 10.0
@@ -123,8 +123,10 @@ def watch(
     """
     parse_filter(filter_text)
     require_root()
-    if output is not None and not Path(output).parent.is_dir():
-        raise UsageError(f"{output}: there is no directory {Path(output).parent}")
+    if output is not None:
+        check_place(Path(output))
+        if not Path(output).parent.is_dir():
+            raise UsageError(f"{output}: there is no directory {Path(output).parent}")
     limits = make_limits(max_outstanding, max_stacks)
     watched = Watch(scope, modules, pid, kernel_headers, limits)
     view = View(order=sort, filter_text=filter_text)
@@ -241,7 +243,7 @@ class _Watching:
                 for key in keys:
                     if not self._press(key, screen):
                         return
-                # Something to show, or the terminal was resized or taken back.
+                # Where pictures replace each other it may be of another size now, or lost.
                 if self._refresh_if_due() or keys or screen.redraws:
                     self._draw(screen)
 
