@@ -213,7 +213,7 @@ class LiveLedger:
 
     def _read_ages(self) -> None:
         """Find the oldest object of each stack: of all, and of those since the mark (0: none)."""
-        began = time.monotonic_ns()
+        began, worked_ns = time.monotonic_ns(), time.thread_time_ns()
         ages: dict[_Place, list[int]] = {}
         mark = self._mark
         for stack, time_ns, cycle, family in self._outstanding.rows():
@@ -226,8 +226,8 @@ class LiveLedger:
             if cycle >= mark and (time_ns < known[1] or not known[1]):
                 known[1] = time_ns
         self._ages, self._ages_at_ns = ages, began
-        ended = time.monotonic_ns()
-        self._ages_due_ns = ended + int((ended - began) / _SHARE_OF_AGES)
+        worked_ns = time.thread_time_ns() - worked_ns
+        self._ages_due_ns = began + int(worked_ns / _SHARE_OF_AGES)
 
     def _make_room(self, rows: int, stacks: int, counters: Counters) -> None:
         """Evict when half of the room that the last eviction left is taken."""
