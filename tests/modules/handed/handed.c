@@ -31,7 +31,7 @@ static void *forgotten;
 
 static noinline void forget(void)
 {
-	forgotten = kmalloc(1500, GFP_KERNEL);
+	WRITE_ONCE(forgotten, kmalloc(1500, GFP_KERNEL)); /* nobody reads it */
 }
 
 static int __init handed_init(void)
