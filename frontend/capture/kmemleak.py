@@ -256,11 +256,14 @@ def _dump(address: int) -> bool:
 
 
 def _read_log(log: int) -> str:
-    records = []
+    """The messages of the kernel log from where ``log`` stands, a line each."""
+    messages = []
     while True:
         try:
-            records.append(os.read(log, 8192).decode(errors="replace"))
+            # One record a read: "priority,number,time,flags;message", then lines of a dictionary.
+            record = os.read(log, 8192).decode(errors="replace")
         except BlockingIOError:
-            return "".join(records)
+            return "\n".join(messages)
         except BrokenPipeError:  # a record was overwritten; the next read goes on behind it
             continue
+        messages.append(record.partition(";")[2].partition("\n")[0])
