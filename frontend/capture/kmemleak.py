@@ -257,7 +257,7 @@ def _dump(address: int) -> bool:
 
 def _read_log(log: int) -> str:
     """The messages of the kernel log from where ``log`` stands, a line each."""
-    messages = []
+    messages: list[str] = []
     while True:
         try:
             # One record a read: "priority,number,time,flags;message", then lines of a dictionary.
