@@ -7,17 +7,15 @@ then looks reachable to kmemleak, although no code can reach it any more.
 
 from __future__ import annotations
 
-import os
-import struct
 from array import array
-from pathlib import Path
 
+from elftools.common.exceptions import ELFError
+
+from kleak.capture.kernel_memory import kernel_memory
 from kleak.capture.kernel_state import read_vmalloc_regions
 from kleak.capture.modules import loaded_modules
 
-KCORE = Path("/proc/kcore")
 _CALLERS = ("load_module+", "move_module+")
-_PT_LOAD = 1
 
 
 class GoneModules:
@@ -39,11 +37,13 @@ class GoneModules:
         kept = {
             start: size for start, size in _module_regions().items() if start not in self._before
         }
-        words: set[int] = set()
+        words = array("Q")
         try:
-            for start, size in kept.items():
-                words.update(read_words(start, size))
-        except OSError:
+            with kernel_memory() as memory:
+                for start, size in kept.items():
+                    data = memory.read(start, size)
+                    words.frombytes(data[: len(data) // words.itemsize * words.itemsize])
+        except (OSError, ELFError):
             return frozenset()
         return frozenset(words)
 
@@ -59,26 +59,3 @@ def _module_regions() -> dict[int, int]:
         for region in read_vmalloc_regions().regions or ()
         if region.caller is not None and region.caller.startswith(_CALLERS)
     }
-
-
-def read_words(start: int, size_bytes: int, kcore: Path = KCORE) -> array[int]:
-    """Read kernel memory as words of 64 bits, from an ELF core file like /proc/kcore.
-
-    Empty where the file has no such memory. Raises OSError where it may not be read.
-    """
-    fd = os.open(kcore, os.O_RDONLY)
-    try:
-        header = os.pread(fd, 64, 0)
-        (table,) = struct.unpack_from("<Q", header, 32)
-        entry_bytes, entries = struct.unpack_from("<HH", header, 54)
-        for number in range(entries):
-            entry = os.pread(fd, entry_bytes, table + number * entry_bytes)
-            kind, _, offset, address, _, in_file = struct.unpack_from("<IIQQQQ", entry)
-            if kind == _PT_LOAD and address <= start and start + size_bytes <= address + in_file:
-                words = array("Q")
-                data = os.pread(fd, size_bytes, offset + start - address)
-                words.frombytes(data[: len(data) // 8 * 8])
-                return words
-    finally:
-        os.close(fd)
-    return array("Q")
