@@ -20,6 +20,7 @@ from kleak.capture.modules import ModuleTarget, Timeouts, find_target
 from kleak.capture.netlink import check_needs
 from kleak.capture.tracer import MAX_LOADS
 from kleak.commands.output import (
+    kmemleak_option,
     make_limits,
     make_output,
     output_options,
@@ -91,6 +92,7 @@ DEFAULT_CYCLES = 5
     "--unload-timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True
 )
 @tracer_options
+@kmemleak_option
 @session_options
 @output_options
 def module(
