@@ -77,10 +77,11 @@ def capture_module(
 
     As trace_module(): many runs may share the programs that one tracer has compiled.
     """
-    capture = _Capture(run, tracer, progress, recorder)
-    failure = capture.run_cycles()
-    progress.say("reading the result")
-    session = capture.session(failure, finished=True)
+    with Observer((run.target.name,), run.cycles) as observer:
+        capture = _Capture(run, tracer, progress, recorder, observer)
+        failure = capture.run_cycles()
+        progress.say("reading the result")
+        session = capture.session(failure, finished=True)
     try:
         recorder.save(session)
     except UnsupportedError as error:
@@ -92,13 +93,18 @@ class _Capture:
     """One capture in progress."""
 
     def __init__(
-        self, run: ModuleRun, tracer: Tracer, progress: Progress, recorder: Recorder
+        self,
+        run: ModuleRun,
+        tracer: Tracer,
+        progress: Progress,
+        recorder: Recorder,
+        observer: Observer,
     ) -> None:
         self._run = run
         self._tracer = tracer
         self._progress = progress
         self._recorder = recorder
-        self._observer = Observer((run.target.name,), run.cycles)
+        self._observer = observer
         self._table: KernelTable | None = None
         self._others: frozenset[tuple[str, int]] = frozenset()
         self._failures: dict[int, str] = {}

@@ -74,6 +74,9 @@ def read_session(
             keep=keep,
             holder=pages.holder,
         )
+        witnesses["page_owner"] = pages.owner_state
+    about = observer.describe(target, sites, answers, finished=finished)
+    witnesses |= observer.witnesses
     return Session(
         read_kernel(),
         target,
@@ -88,7 +91,7 @@ def read_session(
             (*tracer.notes, *notes, *_remarks(counters, tracer.reused_by_cache())),
         ),
         report.regions,
-        observer.describe(target, sites, answers, finished=finished),
+        about,
     )
 
 

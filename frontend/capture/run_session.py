@@ -107,8 +107,8 @@ def trace_command(
         limits=run.limits,
     )
     progress.say("compiling and attaching")
-    with tracer:
-        return _Capture(run, tracer, table, progress, recorder).run_all()
+    with tracer, Observer(run.scope_names, run.repeat) as observer:
+        return _Capture(run, tracer, table, progress, recorder, observer).run_all()
 
 
 class _Capture:
@@ -121,6 +121,7 @@ class _Capture:
         table: KernelTable,
         progress: Progress,
         recorder: Recorder,
+        observer: Observer,
     ) -> None:
         self._run = run
         self._tracer = tracer
@@ -128,7 +129,7 @@ class _Capture:
         self._resolve = Symboliser(table).resolve
         self._progress = progress
         self._recorder = recorder
-        self._observer = Observer(run.scope_names, run.repeat)
+        self._observer = observer
         self._target = run.target
         self._cycles: list[Cycle] = []
         self._notes: list[str] = []

@@ -33,12 +33,13 @@ def build_sites(
     *,
     cycles: int,
     keep: int,
-    holder: Callable[[int], str | None] = lambda address: None,
+    holder: Callable[[int, int], str | None] = lambda address, tgid: None,
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: totals of cycles 1 to ``cycles`` count. ``keep``: outstanding allocations kept
-    of a site, oldest first. ``holder`` says who has the page at an address.
+    of a site, oldest first. ``holder`` says who has the page at an address that a process (its
+    tgid) allocated.
     """
     named: dict[tuple[int, int, str], tuple[str, tuple[Frame, ...]]] = {}
 
@@ -62,7 +63,10 @@ def build_sites(
         known = sites.get(name(entry.stack, entry.cycle, entry.family))
         if known is not None and len(known.kept) < keep:
             known.kept.append(
-                _allocation(entry, holder(entry.address) if entry.family == "pages" else None)
+                _allocation(
+                    entry,
+                    holder(entry.address, entry.tgid) if entry.family == "pages" else None,
+                )
             )
     built = [
         _site(allocator, frames, growing, cycles) for (allocator, frames), growing in sites.items()
