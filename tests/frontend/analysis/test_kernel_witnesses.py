@@ -10,6 +10,7 @@ import pytest
 
 from kleak.analysis import allocinfo, kernel_log, memory, registered_names, slabinfo
 from kleak.analysis.judge import judge
+from kleak.analysis.redact import redact_report
 from kleak.analysis.weights import BOOKS_CAP, Fact
 from kleak.model import Answer, MemorySample, Session, Tally, Target, TracedSite, Verdict
 from kleak.render import report_json
@@ -164,6 +165,12 @@ def test_kinds_of_lines_beyond_a_few_are_counted():
     found = notes(*(f"leaky: error {i}" for i in range(13)))
     assert len(found) == kernel_log.SHOWN_LINES + 1
     assert found[-1] == "8 more kinds of lines like these"
+
+
+def test_lines_of_the_log_are_not_shared():
+    report = judge(log(site([3]), "leaky: user alice did this"))
+    assert any("alice" in note for note in report.trust.notes)
+    assert not any("alice" in note for note in redact_report(report).trust.notes)
 
 
 # --- allocinfo
