@@ -9,8 +9,8 @@ int on_dma_alloc(raw_tp *ctx)
 {
 	u64 size = ctx->args[ARG_DMA_ALLOC_SIZE];
 
-	book_allocation(ctx, PROGRAM_DMA_ALLOC, FAMILY_DMA, ctx->args[ARG_DMA_ALLOC_VIRT_ADDR], 0,
-			size, size, 0);
+	book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, ctx->args[ARG_DMA_ALLOC_VIRT_ADDR],
+			0, size, size, 0);
 	return 0;
 }
 
@@ -30,7 +30,7 @@ KRETFUNC_PROBE(dma_alloc_attrs)
 {
 	u64 size = argument_of(ctx, 1);
 
-	book_allocation(ctx, PROGRAM_DMA_ALLOC, FAMILY_DMA, result_of(ctx), 0, size, size, 0);
+	book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, result_of(ctx), 0, size, size, 0);
 	return 0;
 }
 

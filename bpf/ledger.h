@@ -156,6 +156,50 @@ static __always_inline void book_reuse(u64 address, u32 family, u64 size, struct
 }
 
 /*
+ * Programs of events that interrupts cause are attached twice: the kernel
+ * skips a program that is already running on this CPU, so an event in an
+ * interrupt can be lost to one copy but not to both, unless it interrupts an
+ * interrupt that did the same.
+ *
+ * To tell what was: copy 1 leaves a mark, copy 2 takes it away, and where
+ * copy 2 finds none, copy 1 was skipped and copy 2 makes it good. What copy 1
+ * was skipped beyond that is lost. Both copies of one event have their context
+ * at the same place of the stack, interrupts elsewhere: so it names the event,
+ * with the address, since a mark stays where copy 2 was skipped.
+ */
+#define MARKS 64 /* a power of two */
+struct event_marks {
+	u64 context[3]; /* of copy 1 and copy 2: a pointer becomes a number in memory */
+	u64 marks[MARKS];
+	u64 made_good;
+};
+
+BPF_PERCPU_ARRAY(event_marks, struct event_marks, COPIED_EVENTS);
+
+/* Returns 1 if this is copy 2 and copy 1 has seen the event. */
+static __always_inline int seen_by_first(void *ctx, u64 address, u32 event, u32 copy)
+{
+	struct event_marks *of_event = event_marks.lookup(&event);
+	u64 context, *mark;
+
+	if (!of_event)
+		return 0;
+	*(volatile u64 *)&of_event->context[copy] = (u64)ctx;
+	context = *(volatile u64 *)&of_event->context[copy];
+	mark = &of_event->marks[(context >> 3) % MARKS];
+	if (copy == 1) {
+		*mark = context ^ address;
+		return 0;
+	}
+	if (*mark == (context ^ address)) {
+		*mark = 0;
+		return 1;
+	}
+	__sync_fetch_and_add(&of_event->made_good, 1);
+	return 0;
+}
+
+/*
  * Describes an allocation that is made now, all but its sizes. Returns 1 if
  * its stack touches the scope. call_site is the return address that the event
  * gives, or 0 if it gives none. program is the number of the calling program,
@@ -170,7 +214,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	if (!scope || !scope->counting)
 		return 0;
 	allocation->tgid = bpf_get_current_pid_tgid() >> 32;
-	if (allocation->tgid == scope->ignored_tgid)
+	if (scope->ignore_tracer && allocation->tgid == scope->tracer_tgid)
 		return 0;
 	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
 		return 0;
@@ -220,9 +264,13 @@ static __always_inline void enter(u64 address, struct allocation *allocation)
 	count(COUNT_ALLOCATED);
 }
 
-/* Books an allocation of an event: as describe(), with its sizes, if its stack is in scope. */
-static __always_inline void book_allocation(void *ctx, u32 program, u32 family, u64 address,
-					    u64 call_site, u64 size, u64 requested, u64 cache)
+/*
+ * Books an allocation of an event: as describe(), with its sizes, if its stack
+ * is in scope. copy is 1 or 2; program is the number of the first copy.
+ */
+static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u32 family,
+					    u64 address, u64 call_site, u64 size, u64 requested,
+					    u64 cache)
 {
 	struct allocation allocation = {};
 	struct cache_name name = {};
@@ -240,51 +288,11 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 family, 
 	}
 	allocation.size = size;
 	allocation.requested = requested;
-	if (describe(ctx, program, family, call_site, &allocation))
-		enter(address, &allocation);
-}
-
-/*
- * Every free program is attached twice: the kernel skips a program that is
- * already running on this CPU, so a free in an interrupt can be lost to one
- * copy but not to both, unless it interrupts an interrupt that did the same.
- *
- * To tell how many were: copy 1 leaves a mark, copy 2 takes it away, and where
- * copy 2 finds none, copy 1 was skipped and copy 2 made it good. What copy 1
- * was skipped beyond that is lost. Both copies of one event have their context
- * at the same place of the stack, interrupts elsewhere: so it names the event,
- * with the address, since a mark stays where copy 2 was skipped.
- */
-#define MARKS 64 /* a power of two */
-struct free_marks {
-	u64 context[3]; /* of copy 1 and copy 2: a pointer becomes a number in memory */
-	u64 marks[MARKS];
-	u64 made_good;
-};
-
-BPF_PERCPU_ARRAY(free_marks, struct free_marks, FREE_EVENTS);
-
-/* Returns 1 if this is copy 2 and copy 1 has seen the event. */
-static __always_inline int mark_free(void *ctx, u64 address, u32 event, u32 copy)
-{
-	struct free_marks *of_event = free_marks.lookup(&event);
-	u64 context, *mark;
-
-	if (!of_event)
-		return 0;
-	*(volatile u64 *)&of_event->context[copy] = (u64)ctx;
-	context = *(volatile u64 *)&of_event->context[copy];
-	mark = &of_event->marks[(context >> 3) % MARKS];
-	if (copy == 1) {
-		*mark = context ^ address;
-		return 0;
-	}
-	if (*mark == (context ^ address)) {
-		*mark = 0;
-		return 1;
-	}
-	__sync_fetch_and_add(&of_event->made_good, 1);
-	return 0;
+	if (!describe(ctx, program + copy - 1, family, call_site, &allocation))
+		return;
+	enter(address, &allocation);
+	if (copy == 2)
+		count(COUNT_REPAIRED_ALLOCATIONS);
 }
 
 /* Books the free of one address; returns 1 if it was in the ledger. */
@@ -306,7 +314,7 @@ static __always_inline void book_free(void *ctx, u64 address, u64 call_site, u32
 {
 	struct scope *scope;
 
-	mark_free(ctx, address, event, copy);
+	seen_by_first(ctx, address, event, copy);
 	if (!book_one_free(address, copy) && copy == 1 && call_site && address > 16) {
 		scope = current_scope();
 		if (scope && scope->counting && !scope->by_process && !scope->everything &&

@@ -58,7 +58,7 @@ static __always_inline void enter_pages(u64 key, u32 order, struct allocation *a
 	enter(key, allocation);
 }
 
-int on_mm_page_alloc(raw_tp *ctx)
+static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 {
 	u64 key = page_key(ctx->args[ARG_MM_PAGE_ALLOC_PAGE]);
 	u32 order = (u32)ctx->args[ARG_MM_PAGE_ALLOC_ORDER] & 31;
@@ -70,13 +70,28 @@ int on_mm_page_alloc(raw_tp *ctx)
 	if (!scope || !key ||
 	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT))
 		return 0;
+	if (seen_by_first(ctx, key, ALLOC_MM_PAGE, copy))
+		return 0;
 	if (find_outstanding(key)) {
 		name.size = (u64)PAGE_BYTES << order;
 		book_reuse(key, FAMILY_PAGE, name.size, &name);
 	}
-	if (describe(ctx, PROGRAM_MM_PAGE_ALLOC, FAMILY_PAGE, 0, &allocation))
-		enter_pages(key, order, &allocation);
+	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation))
+		return 0;
+	enter_pages(key, order, &allocation);
+	if (copy == 2)
+		count(COUNT_REPAIRED_ALLOCATIONS);
 	return 0;
+}
+
+int on_mm_page_alloc_1(raw_tp *ctx)
+{
+	return book_page_alloc(ctx, 1);
+}
+
+int on_mm_page_alloc_2(raw_tp *ctx)
+{
+	return book_page_alloc(ctx, 2);
 }
 
 /*
@@ -199,7 +214,7 @@ static __always_inline int book_page_free(raw_tp *ctx, u32 copy)
 	u64 key = page_key(ctx->args[ARG_MM_PAGE_FREE_PAGE]), head;
 	u32 zero = 0, order = ctx->args[ARG_MM_PAGE_FREE_ORDER];
 	struct orders_seen *orders = page_orders.lookup(&zero);
-	int seen = mark_free(ctx, key, FREE_MM_PAGE, copy);
+	int seen = seen_by_first(ctx, key, FREE_MM_PAGE, copy);
 
 	if (!orders || !key)
 		return 0;

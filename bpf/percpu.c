@@ -22,7 +22,7 @@ int on_percpu_alloc(raw_tp *ctx)
 #ifdef ARG_PERCPU_ALLOC_PERCPU_CALL_SITE
 	call_site = ctx->args[ARG_PERCPU_ALLOC_PERCPU_CALL_SITE];
 #endif
-	book_allocation(ctx, PROGRAM_PERCPU_ALLOC, FAMILY_PERCPU,
+	book_allocation(ctx, PROGRAM_PERCPU_ALLOC, 1, FAMILY_PERCPU,
 			percpu_key(ctx->args[ARG_PERCPU_ALLOC_PERCPU_PTR]), call_site, size,
 			requested * POSSIBLE_CPUS, 0);
 	return 0;

@@ -1,21 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A number for each program that walks stacks: its place in the scratch maps. */
+/*
+ * A number for each program that walks stacks: its place in the scratch maps.
+ * The second copy of a program is the next number.
+ */
 enum program {
 	PROGRAM_KMALLOC,
+	PROGRAM_KMALLOC_2,
 	PROGRAM_KMALLOC_NODE,
+	PROGRAM_KMALLOC_NODE_2,
 	PROGRAM_KMEM_CACHE_ALLOC,
+	PROGRAM_KMEM_CACHE_ALLOC_2,
 	PROGRAM_KMEM_CACHE_ALLOC_NODE,
+	PROGRAM_KMEM_CACHE_ALLOC_NODE_2,
+	PROGRAM_MM_PAGE_ALLOC,
+	PROGRAM_MM_PAGE_ALLOC_2,
 	PROGRAM_ALLOC_VMAP_AREA,
 	PROGRAM_KMEM_CACHE_ALLOC_BULK,
-	PROGRAM_MM_PAGE_ALLOC,
 	PROGRAM_ALLOC_PAGES_BULK,
 	PROGRAM_PERCPU_ALLOC,
 	PROGRAM_DMA_ALLOC,
 	SCRATCH_STACKS,
 };
 
-/* The events that free: kleak.capture.tracer reads free_marks by this order. */
-enum free_event {
+/* The events with two copies of their program: kleak.capture.tracer reads marks by this order. */
+enum copied_event {
 	FREE_KFREE,
 	FREE_KMEM_CACHE_FREE,
 	FREE_KVFREE_CALL_RCU,
@@ -25,8 +33,13 @@ enum free_event {
 	FREE_MM_PAGE,
 	FREE_PERCPU,
 	FREE_DMA,
+	ALLOC_KMALLOC,
+	ALLOC_KMALLOC_NODE,
+	ALLOC_KMEM_CACHE,
+	ALLOC_KMEM_CACHE_NODE,
+	ALLOC_MM_PAGE,
 	FREE_SKB_HEAD,
-	FREE_EVENTS,
+	COPIED_EVENTS,
 };
 
 /*

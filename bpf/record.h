@@ -87,7 +87,8 @@ struct scope {
 	u32 cycle; /* of allocations made now */
 	u32 loads; /* of modules in scope, so far */
 	u32 everything; /* any address between low and high is in scope */
-	u32 ignored_tgid; /* the tracer itself */
+	u32 tracer_tgid;
+	u32 ignore_tracer; /* what the tracer allocates does not count */
 	u32 by_process; /* only allocations of the process tree that is followed count */
 };
 
@@ -96,6 +97,7 @@ enum counter {
 	COUNT_ALLOCATED, /* entered into the ledger */
 	COUNT_FREED, /* taken out of it */
 	COUNT_REPAIRED_FREES, /* taken out by the second copy: the first was missed */
+	COUNT_REPAIRED_ALLOCATIONS, /* entered by the second copy: the same */
 	COUNT_DOUBLE_EVENTS, /* two events for one allocation: the first was undone */
 	COUNT_REUSED_ADDRESSES, /* allocated while in the ledger: a free went unseen */
 	COUNT_FOREIGN_FREES, /* the scope freed what it was not seen to allocate */

@@ -1,30 +1,53 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* kmalloc, kmem_cache_alloc and their frees: include/trace/events/kmem.h. */
 
-static __always_inline int book_kmalloc(raw_tp *ctx, u32 program, u64 ptr, u64 call_site, u64 size,
-					u64 requested)
+#ifdef ARG_KMALLOC_PTR
+static __always_inline int book_kmalloc(raw_tp *ctx, u32 copy)
 {
-	book_allocation(ctx, program, FAMILY_KMALLOC, ptr, call_site, size, requested, 0);
+	u64 ptr = ctx->args[ARG_KMALLOC_PTR];
+
+	if (seen_by_first(ctx, ptr, ALLOC_KMALLOC, copy))
+		return 0;
+	book_allocation(ctx, PROGRAM_KMALLOC, copy, FAMILY_KMALLOC, ptr,
+			ctx->args[ARG_KMALLOC_CALL_SITE], ctx->args[ARG_KMALLOC_BYTES_ALLOC],
+			ctx->args[ARG_KMALLOC_BYTES_REQ], 0);
 	return 0;
 }
 
-#ifdef ARG_KMALLOC_PTR
-int on_kmalloc(raw_tp *ctx)
+int on_kmalloc_1(raw_tp *ctx)
 {
-	return book_kmalloc(ctx, PROGRAM_KMALLOC, ctx->args[ARG_KMALLOC_PTR],
-			    ctx->args[ARG_KMALLOC_CALL_SITE], ctx->args[ARG_KMALLOC_BYTES_ALLOC],
-			    ctx->args[ARG_KMALLOC_BYTES_REQ]);
+	return book_kmalloc(ctx, 1);
+}
+
+int on_kmalloc_2(raw_tp *ctx)
+{
+	return book_kmalloc(ctx, 2);
 }
 #endif
 
 /* Gone since commit 11e9734bcb6a ("mm/slab_common: unify NUMA and UMA version of tracepoints", v6.1). */
 #ifdef ARG_KMALLOC_NODE_PTR
-int on_kmalloc_node(raw_tp *ctx)
+static __always_inline int book_kmalloc_node(raw_tp *ctx, u32 copy)
 {
-	return book_kmalloc(ctx, PROGRAM_KMALLOC_NODE, ctx->args[ARG_KMALLOC_NODE_PTR],
-			    ctx->args[ARG_KMALLOC_NODE_CALL_SITE],
-			    ctx->args[ARG_KMALLOC_NODE_BYTES_ALLOC],
-			    ctx->args[ARG_KMALLOC_NODE_BYTES_REQ]);
+	u64 ptr = ctx->args[ARG_KMALLOC_NODE_PTR];
+
+	if (seen_by_first(ctx, ptr, ALLOC_KMALLOC_NODE, copy))
+		return 0;
+	book_allocation(ctx, PROGRAM_KMALLOC_NODE, copy, FAMILY_KMALLOC, ptr,
+			ctx->args[ARG_KMALLOC_NODE_CALL_SITE],
+			ctx->args[ARG_KMALLOC_NODE_BYTES_ALLOC],
+			ctx->args[ARG_KMALLOC_NODE_BYTES_REQ], 0);
+	return 0;
+}
+
+int on_kmalloc_node_1(raw_tp *ctx)
+{
+	return book_kmalloc_node(ctx, 1);
+}
+
+int on_kmalloc_node_2(raw_tp *ctx)
+{
+	return book_kmalloc_node(ctx, 2);
 }
 #endif
 
@@ -43,36 +66,60 @@ static __always_inline u32 cache_family(u64 cache)
 	return FAMILY_KMEM_CACHE;
 }
 
-int on_kmem_cache_alloc(raw_tp *ctx)
+static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy)
 {
+	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_PTR], cache = 0, size, requested;
+
+	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE, copy))
+		return 0;
 #ifdef ARG_KMEM_CACHE_ALLOC_S
-	u64 cache = ctx->args[ARG_KMEM_CACHE_ALLOC_S];
-#else
-	u64 cache = 0;
+	cache = ctx->args[ARG_KMEM_CACHE_ALLOC_S];
 #endif
 #ifdef ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC
-	u64 size = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC];
-	u64 requested = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_REQ];
+	size = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC];
+	requested = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_REQ];
 #else
-	u64 size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
-	u64 requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
+	size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
+	requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
 #endif
-	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, cache_family(cache),
-			ctx->args[ARG_KMEM_CACHE_ALLOC_PTR],
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, cache_family(cache), ptr,
 			ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE], size, requested, cache);
 	return 0;
+}
+
+int on_kmem_cache_alloc_1(raw_tp *ctx)
+{
+	return book_kmem_cache_alloc(ctx, 1);
+}
+
+int on_kmem_cache_alloc_2(raw_tp *ctx)
+{
+	return book_kmem_cache_alloc(ctx, 2);
 }
 #endif
 
 #ifdef ARG_KMEM_CACHE_ALLOC_NODE_PTR
-int on_kmem_cache_alloc_node(raw_tp *ctx)
+static __always_inline int book_kmem_cache_alloc_node(raw_tp *ctx, u32 copy)
 {
-	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, FAMILY_KMEM_CACHE,
-			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR],
+	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR];
+
+	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE_NODE, copy))
+		return 0;
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, copy, FAMILY_KMEM_CACHE, ptr,
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE],
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_ALLOC],
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ], 0);
 	return 0;
+}
+
+int on_kmem_cache_alloc_node_1(raw_tp *ctx)
+{
+	return book_kmem_cache_alloc_node(ctx, 1);
+}
+
+int on_kmem_cache_alloc_node_2(raw_tp *ctx)
+{
+	return book_kmem_cache_alloc_node(ctx, 2);
 }
 #endif
 

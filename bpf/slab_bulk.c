@@ -41,7 +41,7 @@ KRETFUNC_PROBE(kmem_cache_alloc_bulk_noprof)
 
 static __always_inline int book_free_bulk(void *ctx, u64 number, u64 objects)
 {
-	mark_free(ctx, objects, FREE_KMEM_CACHE_FREE_BULK, 1);
+	seen_by_first(ctx, objects, FREE_KMEM_CACHE_FREE_BULK, 1);
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);
 		if (i >= number)

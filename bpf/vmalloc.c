@@ -12,7 +12,7 @@ int on_alloc_vmap_area(raw_tp *ctx)
 
 	if ((u32)ctx->args[ARG_ALLOC_VMAP_AREA_FAILED])
 		return 0;
-	book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, FAMILY_VMAP_AREA,
+	book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA,
 			ctx->args[ARG_ALLOC_VMAP_AREA_ADDR], 0, size, size, 0);
 	return 0;
 }
@@ -37,7 +37,7 @@ static __always_inline void book_vmap_area(void *ctx, u64 area)
 		return;
 	start = read_u64(area + OFF_VMAP_AREA_VA_START);
 	end = read_u64(area + OFF_VMAP_AREA_VA_END);
-	book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, FAMILY_VMAP_AREA, start, 0, end - start,
+	book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA, start, 0, end - start,
 			end - start, 0);
 }
 

@@ -322,6 +322,22 @@ def before_interrupt(frames: Sequence[Frame]) -> Frames:
     return tuple(frames)
 
 
+def before_dispatch(frames: Sequence[Frame], target: Target) -> Frames:
+    """The stack without how the kernel came to call the target, where an interrupt made it.
+
+    A timer of one CPU may expire on another one, by other functions (timer migration: commit
+    7ee988770326 ("timers: Implement the hierarchical pull model"), v6.9), and an interrupt's
+    handler may run in a thread. Stacks without an interrupt stay as they are: who called is news.
+    """
+    interrupted = before_interrupt(frames)
+    if not interrupted or not is_interrupt(interrupted[-1]):
+        return interrupted
+    for position in reversed(range(len(interrupted))):
+        if in_scope(interrupted[position], target):
+            return interrupted[: position + 1]
+    return interrupted
+
+
 def in_scope(frame: Frame, target: Target) -> bool:
     """Whether a frame belongs to the target.
 

@@ -15,11 +15,13 @@ from kleak.model import (
     Report,
     Session,
     Tally,
+    Target,
     TracedSite,
     Trust,
 )
 from kleak.stacks import (
     Frames,
+    before_dispatch,
     before_interrupt,
     is_bookkeeping,
     only_interrupted,
@@ -66,12 +68,12 @@ def _sort_out(session: Session) -> _Sorted:
             interrupted.append(site)
         else:
             called.append(site)
-    return _Sorted(tuple(_merge(called)), tuple(bookkeeping), tuple(interrupted))
+    return _Sorted(tuple(_merge(called, session.target)), tuple(bookkeeping), tuple(interrupted))
 
 
-def _merge(sites: Iterable[TracedSite]) -> Iterable[TracedSite]:
-    """One site for those with the same allocator and frames behind the allocator's, down to an
-    interrupt: what this hit is chance.
+def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
+    """One site for those with the same allocator and frames behind the allocator's, down to where
+    an interrupt made the kernel call the target: on which way, and what it hit, is chance.
 
     The allocator takes other paths for other sizes; the line of code that asked is the same.
     The frames of the one that holds most are kept.
@@ -79,7 +81,7 @@ def _merge(sites: Iterable[TracedSite]) -> Iterable[TracedSite]:
     merged: dict[tuple[str, Frames], list[TracedSite]] = {}
     for hit in sites:
         site = replace(hit, frames=before_interrupt(hit.frames))
-        allocator_frames, rest = split_allocator(site.frames)
+        allocator_frames, rest = split_allocator(before_dispatch(hit.frames, target))
         merged.setdefault((site.allocator, rest or allocator_frames), []).append(site)
     for same in merged.values():
         if len(same) == 1:

@@ -42,11 +42,11 @@ def add_slab(btf: Btf, plan: Plan) -> None:
     bit = btf.enumerator("_SLAB_RECLAIM_ACCOUNT")
     constants["SLAB_RECLAIM_ACCOUNT_BIT"] = 0x00020000 if bit is None else 1 << bit
     for name in ("kmalloc", "kmem_cache_alloc"):
-        plan.events.append(Event(name, (tracepoint(name, f"on_{name}"),)))
+        plan.events.append(Event(name, (tracepoint(name, f"on_{name}_1", f"on_{name}_2"),)))
         # Up to v6.0 an allocation with a NUMA node has an event of its own.
         if f"ARG_{name}_node_ptr".upper() in constants:
             node = f"{name}_node"
-            plan.events.append(Event(node, (tracepoint(node, f"on_{node}"),)))
+            plan.events.append(Event(node, (tracepoint(node, f"on_{node}_1", f"on_{node}_2"),)))
 
 
 def add_slab_bulk(btf: Btf, plan: Plan) -> None:

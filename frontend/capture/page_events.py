@@ -49,7 +49,11 @@ def add_pages(btf: Btf, table: KernelTable, plan: Plan) -> None:
             constants[f"ADDRESS_{variable.upper()}"] = address
     plan.page_owners = table.ranges_of_functions(_PAGE_OWNERS)[:_MAX_PAGE_OWNERS]
     plan.events += [
-        Event("mm_page_alloc", (tracepoint("mm_page_alloc", "on_mm_page_alloc"),), without),
+        Event(
+            "mm_page_alloc",
+            (tracepoint("mm_page_alloc", "on_mm_page_alloc_1", "on_mm_page_alloc_2"),),
+            without,
+        ),
         Event(
             "mm_page_free",
             (tracepoint("mm_page_free", "on_mm_page_free_1", "on_mm_page_free_2"),),

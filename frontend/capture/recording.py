@@ -37,6 +37,7 @@ _OBSERVED = {
 }
 _REPAIRS = {
     "repaired_frees": "frees_seen_by_second_program",
+    "repaired_allocations": "allocations_seen_by_second_program",
     "double_events": "double_allocation_events",
     "reused_addresses": "frees_inferred_from_address_reuse",
 }

@@ -38,6 +38,7 @@ _COUNTERS = (
     "allocated",
     "freed",
     "repaired_frees",
+    "repaired_allocations",
     "double_events",
     "reused_addresses",
     "foreign_frees",
@@ -52,8 +53,8 @@ _COUNTERS = (
     "bulk_beyond",
     "owned_pages",
 )
-# enum free_event of bpf/programs.h, in its order.
-_FREE_EVENTS = (
+# enum copied_event of bpf/programs.h, in its order.
+_COPIED_EVENTS = (
     "kfree",
     "kmem_cache_free",
     "kvfree_call_rcu",
@@ -63,6 +64,11 @@ _FREE_EVENTS = (
     "mm_page_free",
     "percpu_free_percpu",
     "dma_free",
+    "kmalloc",
+    "kmalloc_node",
+    "kmem_cache_alloc",
+    "kmem_cache_alloc_node",
+    "mm_page_alloc",
 )
 # enum family of bpf/record.h, in its order.
 FAMILIES = (
@@ -186,7 +192,9 @@ class Tracer:
                 targets[targets.Key(name.encode())] = targets.Leaf(number)
         scopes = self._bpf["scopes"]
         scope = scopes.Leaf()
-        scope.ignored_tgid = os.getpid()
+        scope.tracer_tgid = os.getpid()
+        # In a scope of modules there is no need, and their interrupts may hit this process.
+        scope.ignore_tracer = self._symbols is not None
         scope.by_process = self._by_process
         if self._symbols is not None:
             envelope = self._symbols.envelope
@@ -439,10 +447,10 @@ class Tracer:
             attached.event: tuple(missed_runs(fd) for fd in attached.program_fds)
             for attached in self._attached
         }
-        marks = self._bpf["free_marks"]
+        marks = self._bpf["event_marks"]
         made_good = {
             event: sum(on_cpu.made_good for on_cpu in marks[ctypes.c_int(number)])
-            for number, event in enumerate(_FREE_EVENTS)
+            for number, event in enumerate(_COPIED_EVENTS)
             if self.attachments.get(event) is Attachment.RAW_TRACEPOINT
         }
         return Counters(counted, missed, made_good)

@@ -3,6 +3,7 @@ import pytest
 from kleak.model import Frame, Target
 from kleak.stacks import (
     base_name,
+    before_dispatch,
     before_interrupt,
     in_scope,
     is_allocator,
@@ -363,3 +364,21 @@ def test_a_stack_that_an_interrupt_began_ends_with_its_entry() -> None:
     other = stack(f"{timer} <- irq_exit_rcu <- sysvec_apic_timer_interrupt <- vfs_read")
     assert before_interrupt(hit) == before_interrupt(other) == stack(timer)
     assert before_interrupt(LEAK) == LEAK
+
+
+@pytest.mark.parametrize(
+    ("frames", "kept"),
+    [
+        # Timers expire on the CPU that started them, or on another one.
+        ("leak_in_timer [leaky] <- call_timer_fn <- run_timer_softirq <- handle_softirqs", 1),
+        ("leak_in_timer [leaky] <- call_timer_fn <- timer_expire_remote <- handle_softirqs", 1),
+        # A handler of a handler: the outermost frame of the target is the way in.
+        ("f [leaky] <- notify <- g [leaky] <- handle_irq <- asm_common_interrupt <- h [leaky]", 3),
+        # Nothing was interrupted: who called is news.
+        ("f [leaky] <- do_one_initcall <- do_init_module", 3),
+        # The interrupt's own allocation keeps all of its stack.
+        ("wake_up <- asm_common_interrupt <- leak_it [leaky]", 2),
+    ],
+)
+def test_how_an_interrupt_came_to_call_the_target_is_chance(frames: str, kept: int) -> None:
+    assert before_dispatch(stack(frames), LEAKY) == stack(frames)[:kept]

@@ -237,6 +237,18 @@ def test_sites_that_differ_in_the_allocators_frames_only_are_one():
     assert found.allocator_frames == large[:1]
 
 
+def test_a_leak_in_a_timer_is_one_whichever_cpu_expires_it():
+    ways = [
+        (LEAK[0], *stack(f"leak_in_timer+1 [leaky] <- call_timer_fn+1 <- {way}"))
+        for way in (
+            "run_timer_softirq+1 <- handle_softirqs+1 <- irq_exit_rcu+1",
+            "timer_expire_remote+1 <- run_timer_softirq+1 <- handle_softirqs+1",
+        )
+    ]
+    found = only(session(site([3, 0, 2], frames=ways[0]), site([0, 3, 1], frames=ways[1])))
+    assert [tally.count for tally in found.per_cycle] == [3, 3, 3]
+
+
 def test_request_is_unknown_where_one_part_of_it_is():
     large = (*stack("__kmalloc_large_noprof+0x80"), *LEAK[1:])
     other = replace(site([1], frames=large), requested_bytes=None)
