@@ -106,19 +106,22 @@ def _beyond_noise(figures: Sequence[int], noise: int) -> bool:
 def judge(site: TracedSite, session: Session) -> Finding | None:
     """Judge by the class that the site's memory is in, and all that the sites hold of it.
 
-    None where that is less than the noise; and for vmalloc, for which /proc/vmallocinfo speaks.
+    None for a site that holds less than the noise: what the class does, others do; and for
+    vmalloc, for which /proc/vmallocinfo speaks.
     """
     name = _CLASS_OF.get(site.allocator)
     course = (_courses(session) or {}).get(name or "")
     if course is None or course.name == "VmallocUsed":
         return None
     noise, label = course.noise, _NAMES[course.name]
+    if sum(tally.outstanding.size_bytes for tally in site.cycles[1:]) <= noise:
+        return None
     held, grown = size(course.explained), _signed(course.growth)
-    if course.explained > noise and course.grows and 2 * course.growth >= course.explained:
-        return Finding(Fact.CLASS_GREW, f"{label} changed by {grown}, the ledger has +{held}")
+    if course.grows and 2 * course.growth >= course.explained:
+        return Finding(Fact.CLASS_GREW, f"/proc/meminfo has {grown} of {label}, all sites +{held}")
     if course.explained > _CONTRADICTION * noise and course.growth < course.explained / 4:
         return Finding(
-            Fact.CLASS_DID_NOT_GROW, f"{label} changed by {grown} only, the ledger has +{held}"
+            Fact.CLASS_DID_NOT_GROW, f"/proc/meminfo has {grown} of {label}, all sites +{held}"
         )
     return None
 

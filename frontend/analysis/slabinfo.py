@@ -25,8 +25,8 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     """Judge whether the caches of that object size grew by as much as is outstanding in them.
 
     Caches that were merged, kmalloc's for memory cgroups and its random ones count together: the
-    events do not tell which it was. None where that is too little to tell from noise. A cache of
-    its own may be gone with its objects, so only kmalloc's can speak against the ledger.
+    events do not tell which it was. None for a site with too few objects to tell from noise. A
+    cache of its own may be gone with its objects, so only kmalloc's can speak against the ledger.
     """
     key = _key(site)
     changes = _changes(session)
@@ -35,7 +35,7 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     held = _held(session)[key]
     rows = [(before, after) for before, after in changes if _is_of(after, key)]
     noise = sum(NOISE_SLABS_PER_CPU * after.objects_per_slab for _, after in rows) * cpus(session)
-    if not rows or held <= noise:
+    if not rows or _outstanding(site) <= noise:
         return None
     grown = sum(after.active_objects - before for before, after in rows)
     names = ", ".join(sorted(after.name for before, after in rows if after.active_objects > before))
@@ -49,11 +49,15 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
 
 
 def _key(site: TracedSite) -> _AllocatorAndSize | None:
-    count = sum(tally.outstanding.count for tally in site.cycles)
+    count = _outstanding(site)
     size = sum(tally.outstanding.size_bytes for tally in site.cycles)
     if site.allocator not in ("kmalloc", "kmem_cache", "reclaimable_cache"):
         return None
     return None if not count or size % count else (site.allocator == "kmalloc", size // count)
+
+
+def _outstanding(site: TracedSite) -> int:
+    return sum(tally.outstanding.count for tally in site.cycles)
 
 
 def _is_of(cache: Cache, key: _AllocatorAndSize) -> bool:
@@ -68,7 +72,7 @@ def _held(session: Session) -> Counter[_AllocatorAndSize]:
     for site in session.sites:
         key = _key(site)
         if key is not None:
-            found[key] += sum(tally.outstanding.count for tally in site.cycles)
+            found[key] += _outstanding(site)
     return found
 
 

@@ -12,8 +12,9 @@ from kleak.analysis import allocinfo, kernel_log, memory, registered_names, slab
 from kleak.analysis.judge import judge
 from kleak.analysis.redact import redact_report
 from kleak.analysis.weights import BOOKS_CAP, Fact
-from kleak.model import Answer, MemorySample, Session, Tally, Target, TracedSite, Verdict
+from kleak.model import Answer, MemorySample, Report, Session, Tally, Target, TracedSite, Verdict
 from kleak.render import report_json
+from kleak.store.reader import read_session
 from tests.samples import LEAK, session, site, stack
 
 DATA = Path(__file__).parents[2] / "data"
@@ -427,3 +428,55 @@ def test_counters_make_no_pool_that_fills_likely():
     )
     (found,) = judge(made).sites
     assert found.verdict < Verdict.LIKELY
+
+
+# --- captured
+
+SESSIONS = DATA / "sessions" / "witnesses"
+
+
+def evidence(report: Report, function: str, witness: str) -> list[str]:
+    (found,) = [one for one in report.sites if one.frames[0].symbol == function]
+    return [item.says for item in found.evidence if item.witness == witness]
+
+
+def test_captured_leaks_are_explained():
+    """17 areas, 1009 objects and 127 blocks of pages in each of 5 loads."""
+    report = judge(read_session(SESSIONS / "6.12--classic-leaks.kleak"))
+    assert report.memory is not None
+    grew = {one.name: one for one in report.memory.classes if one.grew}
+    assert set(grew) == {"SUnreclaim", "VmallocUsed", "pages"}
+    assert report.memory.explained_percent is not None
+    assert 98 < report.memory.explained_percent <= 100
+    for one in grew.values():
+        assert not one.unexplained
+        assert abs(one.growth_bytes - one.held_bytes) * 50 < one.held_bytes
+    assert evidence(report, "classic_leak_kmalloc", "slabinfo") == [
+        "/proc/slabinfo has 4985 objects more in kmalloc-2k, the ledger 5045"
+    ]
+    assert evidence(report, "classic_leak_kmalloc", "meminfo")
+    assert evidence(report, "classic_leak_pages", "meminfo")
+    assert not any("disagreement" in repr(one.evidence) for one in report.sites)
+
+
+def test_growth_is_missed_if_a_site_is():
+    """Without the site that leaks the slab objects, its growth has no explanation."""
+    made = read_session(SESSIONS / "6.12--classic-leaks.kleak")
+    kept = tuple(one for one in made.sites if one.allocator != "kmalloc")
+    report = judge(replace(made, sites=kept))
+    assert report.memory is not None
+    assert [one.name for one in report.memory.classes if one.unexplained] == ["SUnreclaim"]
+    assert any(note.startswith("unexplained: unreclaimable slab") for note in report.trust.notes)
+
+
+def test_captured_log_of_a_destroyed_cache():
+    """3 objects of a cache, and 1009 of kmalloc, in each of 3 loads."""
+    report = judge(read_session(SESSIONS / "6.12--classic-objects.kleak"))
+    assert evidence(report, "classic_leak_object", "kernel log") == [
+        "the kernel log counts 9 objects left in classic_objects, a cache that was destroyed"
+    ]
+    assert not evidence(report, "classic_leak_object", "meminfo"), "the growth is not theirs"
+    assert "kernel log: cache classic_objects was destroyed with 3 objects in it (3 times)" in (
+        report.trust.notes
+    )
+    assert report.sites[0].frames[0].symbol == "classic_leak_object"
