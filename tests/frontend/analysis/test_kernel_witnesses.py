@@ -240,7 +240,7 @@ def test_cache_of_the_objects_size(name, allocator, grown, fact):
 
 def test_what_cpus_keep_in_slabs_of_their_own_is_noise():
     traced = site([61], object_bytes=2048)
-    said = (("slabinfo", slab("kmalloc-2k", 331)), ("slabinfo", slab("kmalloc-2k", 331)))
+    said = (("slabinfo", slab("kmalloc-2k", 331)), ("slabinfo", slab("kmalloc-2k", 331 + 61)))
     assert slabinfo.judge(traced, told(session(traced), *said)) is None
 
 
@@ -321,13 +321,16 @@ MB = 1 << 20
 NOISE = memory.NOISE_BYTES_PER_CPU["SUnreclaim"]
 
 
-def grown(traced: TracedSite, slab_bytes: list[int]) -> Session:
-    """A session in which unreclaimable slab was so much after each cycle."""
+def grown(
+    traced: TracedSite, sizes: list[int], fields: tuple[str, ...] = ("SUnreclaim",)
+) -> Session:
+    """A session in which these fields, unreclaimable slab or others, were so much after each
+    cycle."""
     made = session(traced)
-    samples = [MemorySample(1, "start", 0, Tally(), {"SUnreclaim": 7 * MB})]
+    samples = [MemorySample(1, "start", 0, Tally(), dict.fromkeys(fields, 7 * MB))]
     samples += [
-        MemorySample(10 * i, "settled", i, Tally(), {"SUnreclaim": 20 * MB + size})
-        for i, size in enumerate(slab_bytes, 1)
+        MemorySample(10 * i, "settled", i, Tally(), dict.fromkeys(fields, 20 * MB + size))
+        for i, size in enumerate(sizes, 1)
     ]
     samples.append(MemorySample(99, "end", 0, Tally(), samples[-1].meminfo_bytes))
     return replace(made, circumstances=replace(made.circumstances, samples=tuple(samples)))
@@ -374,6 +377,14 @@ def test_noise_is_no_growth(course):
         report.trust.notes
     )
     assert not any(note.startswith("unexplained") for note in report.trust.notes)
+
+
+def test_stacks_of_tasks_are_no_growth_of_vmalloc():
+    traced = site([3] * 5)
+    course = [MB * i for i in range(1, 6)]
+    tasks = judge(grown(traced, course, ("VmallocUsed", "KernelStack")))
+    assert tasks.memory is not None
+    assert [one.grew for one in tasks.memory.classes] == [False]
 
 
 def test_class_that_did_not_grow_contradicts():
