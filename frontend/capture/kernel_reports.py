@@ -40,7 +40,7 @@ def _read(path: Path, missing: str) -> _Reply:
 
 
 def _read_allocinfo() -> _Reply:
-    reply = _read(_ALLOCINFO, "not in this kernel")
+    reply = _read(_ALLOCINFO, "not built in")
     if reply.text is None:
         return reply
     if _PROFILING.exists() and _PROFILING.read_text().strip() != "1":

@@ -56,7 +56,7 @@ class PageHolders:
     @property
     def owner_state(self) -> str:
         """What a report says of page_owner: "used", or why it was not."""
-        return "absent: not in this kernel, or off" if self._owners is None else "used"
+        return "absent: off, or not built in" if self._owners is None else "used"
 
     def holder(self, address: int, tgid: int) -> str | None:
         """Return who holds the page at ``address``, which ``tgid`` allocated; None if unknown."""
