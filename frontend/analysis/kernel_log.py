@@ -16,6 +16,7 @@ from kleak.stacks import base_name, in_scope, split_allocator
 NAME = "kernel log"
 TAGS = "allocation tags"
 SHOWN_LINES = 5
+SAME_CALL_LINES = 3
 _WARNING = 4  # KERN_WARNING; what is worse has smaller numbers
 
 _FRAME = re.compile(r"\S+\+0x[0-9a-f]+/0x[0-9a-f]+")
@@ -39,12 +40,16 @@ def judge_tags(site: TracedSite, session: Session) -> Finding | None:
         return None
     function, source = base_name(rest[0].symbol), rest[0].source
     tags = [line for line in _witness_lines(session) if isinstance(line, kmsg.LeftAtUnload)]
-    here = [
-        tag
-        for tag in tags
-        if source is not None
-        and (PurePath(tag.file).name, tag.source_line) == (PurePath(source.file).name, source.line)
-    ] or [tag for tag in tags if tag.function == function]
+    here = [tag for tag in tags if tag.function == function]
+    if source is not None:
+        # A call over several lines has one of them here and maybe another there.
+        here = [
+            tag
+            for tag in tags
+            if PurePath(tag.file).name == PurePath(source.file).name
+            and abs(tag.source_line - source.line) <= SAME_CALL_LINES
+            and (tag.function == function or tag.source_line == source.line)
+        ]
     if not here:
         return None
     places = sorted({f"{PurePath(tag.file).name}:{tag.source_line}" for tag in here})

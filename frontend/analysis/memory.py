@@ -13,12 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from kleak.analysis.answers import cpus, once_per_session
 from kleak.analysis.findings import Finding
 from kleak.analysis.snapshots.trend import MIN_SNAPSHOTS, estimate
 from kleak.analysis.weights import Fact
-from kleak.model import ClassGrowth, MemoryAccount, MemorySample, Session, TracedSite
+from kleak.model import (
+    HELD_BY_ANOTHER,
+    HELD_BY_ITS_TASK,
+    ClassGrowth,
+    MemoryAccount,
+    MemorySample,
+    Session,
+    TracedSite,
+)
 from kleak.parsers import zoneinfo
 from kleak.units import size
 
@@ -109,8 +118,7 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     None for a site that holds less than the noise: what the class does, others do; and for
     vmalloc, for which /proc/vmallocinfo speaks.
     """
-    name = _CLASS_OF.get(site.allocator)
-    course = (_courses(session) or {}).get(name or "")
+    course = (_courses(session) or {}).get(class_of(site) or "")
     if course is None or course.name == "VmallocUsed":
         return None
     noise, label = course.noise, _NAMES[course.name]
@@ -184,21 +192,25 @@ def _courses(session: Session) -> dict[str, _Course] | None:
     moments = _settled(session)
     if len(moments) < 2:
         return None
-    lists = _per_cpu_lists(session)
+    lists, held = _per_cpu_lists(session), _held(session)
     found = {}
     for name, noise in NOISE_BYTES_PER_CPU.items():
         figures = [_figure(name, moment, lists) for moment in moments]
         known = tuple(figure for figure in figures if figure is not None)
         if len(known) == len(moments):
-            held = tuple(_held(session, name, moment.cycle) for moment in moments)
-            found[name] = _Course(name, known, held, noise * cpus(session))
+            course = tuple(held[name][moment.cycle - 1] for moment in moments)
+            found[name] = _Course(name, known, course, noise * cpus(session))
     return found
 
 
 def _settled(session: Session) -> list[MemorySample]:
     """One sample a cycle; of the last cycle the one at the end, which waited longest."""
     samples = session.circumstances.samples
-    settled = [one for one in samples if one.when == "settled" and one.meminfo_bytes]
+    settled = [
+        one
+        for one in samples
+        if one.when == "settled" and one.meminfo_bytes and one.cycle <= len(session.cycles)
+    ]
     last = [one for one in samples if one.when == "end" and one.meminfo_bytes]
     if settled and last:
         end = last[-1]
@@ -232,14 +244,26 @@ def _per_cpu_lists(session: Session) -> Callable[[int], int | None]:
     return found.get
 
 
-def _held(session: Session, name: str, cycle: int) -> int:
-    """Bytes that were allocated in this cycle or before and never freed, of a class."""
-    return sum(
-        tally.outstanding.size_bytes
-        for site in session.sites
-        if _CLASS_OF.get(site.allocator) == name
-        for tally in site.cycles[:cycle]
-    )
+def _held(session: Session) -> dict[str, list[int]]:
+    """By class: bytes that were allocated in each cycle or before and never freed."""
+    cycles = len(session.cycles)
+    found = {name: [0] * cycles for name in NOISE_BYTES_PER_CPU}
+    for site in session.sites:
+        name = class_of(site)
+        if name is not None:
+            for cycle, tally in enumerate(site.cycles):
+                found[name][cycle] += tally.outstanding.size_bytes
+    return {name: list(accumulate(sizes)) for name, sizes in found.items()}
+
+
+def class_of(site: TracedSite) -> str | None:
+    """The class that a site's memory is in. Pages may have come into the hands of another one."""
+    name = _CLASS_OF.get(site.allocator)
+    if name == "pages" and site.kept:
+        unknown = {None, HELD_BY_ITS_TASK, HELD_BY_ANOTHER}
+        if all(one.holder not in unknown for one in site.kept):
+            return None
+    return name
 
 
 def _signed(size_bytes: int) -> str:

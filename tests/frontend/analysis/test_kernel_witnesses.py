@@ -12,7 +12,17 @@ from kleak.analysis import allocinfo, kernel_log, memory, registered_names, slab
 from kleak.analysis.judge import judge
 from kleak.analysis.redact import redact_report
 from kleak.analysis.weights import BOOKS_CAP, Fact
-from kleak.model import Answer, MemorySample, Report, Session, Tally, Target, TracedSite, Verdict
+from kleak.model import (
+    HELD_BY_ITS_TASK,
+    Answer,
+    MemorySample,
+    Report,
+    Session,
+    Tally,
+    Target,
+    TracedSite,
+    Verdict,
+)
 from kleak.render import report_json
 from kleak.store.reader import read_session
 from tests.samples import LEAK, session, site, stack
@@ -60,8 +70,12 @@ def test_tag_of_the_sites_line():
     assert finding.says == "the kernel log has 768 B of leaky.c:12 left at unload, twice"
 
 
-@pytest.mark.parametrize("frame", ["leak_it+1 [leaky] leaky.c:99", "leak_it.isra.0+1 [leaky]"])
-def test_tag_of_the_sites_function_where_the_line_is_another_or_unknown(frame):
+@pytest.mark.parametrize(
+    "frame",
+    ["leak_it+1 [leaky] leaky.c:14", "leak_it.isra.0+1 [leaky]", "outer+1 [leaky] leaky.c:12"],
+    ids=["another line of the call", "no line", "inlined"],
+)
+def test_tag_of_the_sites_call(frame):
     traced = site([3], frames=stack(f"__kmalloc+1 <- {frame}"))
     finding = kernel_log.judge_tags(traced, log(traced, TAG))
     assert finding is not None
@@ -71,7 +85,8 @@ def test_tag_of_the_sites_function_where_the_line_is_another_or_unknown(frame):
 @pytest.mark.parametrize(
     "frames",
     [
-        stack("__kmalloc+1 <- other+1 [leaky] leaky.c:44"),
+        stack("__kmalloc+1 <- leak_it+1 [leaky] leaky.c:44"),
+        stack("__kmalloc+1 <- other+1 [leaky] leaky.c:13"),
         stack("__kmalloc+1 <- helper+1 <- leak_it+1 [leaky]"),
         stack("__kmalloc+1 <- leak_it+1 [neighbour] leaky.c:12"),
     ],
@@ -392,6 +407,14 @@ def test_class_that_did_not_grow_contradicts():
     (found,) = judge(grown(traced, [0, 8192, 4096, 12288, 8192])).sites
     assert any(item.witness == "meminfo" and item.weight < 0 for item in found.evidence)
     assert found.verdict < Verdict.CONFIRMED
+
+
+def test_pages_in_the_page_cache_are_not_of_no_class():
+    held = site([400] * 5, allocator="pages", object_bytes=4096, sampled=3)
+    held = replace(held, kept=[one._replace(holder="page cache") for one in held.kept])
+    free = replace(held, kept=[one._replace(holder=HELD_BY_ITS_TASK) for one in held.kept])
+    assert memory.class_of(held) is None
+    assert memory.class_of(free) == "pages"
 
 
 def test_one_cycle_has_no_account():
