@@ -19,7 +19,18 @@ LIKELY_SCORE = 75.0
 RETAINED_BELOW_SCORE = 50.0
 
 _SET_UP = frozenset({Fact.FIRST_CYCLE, Fact.PLATEAU, Fact.PAGES_HELD})
-_INDEPENDENT = frozenset({Fact.REGION_THERE, Fact.TAG_LEFT, Fact.CACHE_LEFT, Fact.NAME_STAYS})
+_INDEPENDENT = frozenset(
+    {Fact.REGION_THERE, Fact.UNREFERENCED, Fact.TAG_LEFT, Fact.CACHE_LEFT, Fact.NAME_STAYS}
+)
+_FREED = frozenset(
+    {
+        Fact.REGION_GONE,
+        Fact.NOT_TRACKED,
+        Fact.PAGES_FREE,
+        Fact.PAGES_REUSED,
+        Fact.ROWS_DID_NOT_GROW,
+    }
+)
 _EVERY_CYCLE = frozenset({Fact.EVERY_CYCLE, Fact.EVERY_CYCLE_EQUAL})
 
 
@@ -73,14 +84,14 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
 
     ``complete`` is whether the trace lost nothing that may change a result.
     """
-    undisputed = facts.isdisjoint(NOT_THERE)
+    undisputed = facts.isdisjoint(NOT_THERE) and Fact.REFERENCED not in facts
     independent = not facts.isdisjoint(_INDEPENDENT)
     repeated = complete and Fact.DIRECT in facts and not facts.isdisjoint(_EVERY_CYCLE)
     if percent >= CONFIRMED_SCORE and undisputed and (independent or repeated):
         return Verdict.CONFIRMED
     if percent >= LIKELY_SCORE:
         return Verdict.LIKELY
-    gone = not facts.isdisjoint({Fact.REGION_GONE, Fact.ROWS_DID_NOT_GROW})
-    if percent < RETAINED_BELOW_SCORE and not facts.isdisjoint(_SET_UP) and not gone:
+    set_up = not facts.isdisjoint(_SET_UP) and facts.isdisjoint(_FREED)
+    if percent < RETAINED_BELOW_SCORE and set_up:
         return Verdict.RETAINED
     return Verdict.POSSIBLE

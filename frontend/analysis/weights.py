@@ -52,6 +52,10 @@ class Fact(Enum):
     REGION_PARTLY = "some regions still mapped"
     REGION_GONE = "regions gone"
 
+    UNREFERENCED = "no pointer to it"
+    REFERENCED = "a pointer to it"
+    NOT_TRACKED = "not tracked any more"
+
     PAGES_HELD = "pages in other hands"
     PAGES_FREE = "pages free"
     PAGES_OWNED = "pages of the same task"
@@ -190,6 +194,19 @@ WEIGHTS: dict[Fact, Weight] = {
     Fact.REGION_GONE: Weight(
         -6.0, "The kernel has no such region: it was freed, and the tracer missed that."
     ),
+    Fact.UNREFERENCED: Weight(
+        2.5,
+        "Two scans and one to check found no pointer to it anywhere, so nobody can free it. "
+        "Pointers that are kept in pages, or coded, are not found, so this alone proves nothing.",
+    ),
+    Fact.REFERENCED: Weight(
+        -1.5,
+        "Something points to it: it was handed over, or never unregistered. A stale value on a "
+        "stack looks the same, so a leak that all else shows stays likely, but is not confirmed.",
+    ),
+    Fact.NOT_TRACKED: Weight(
+        -6.0, "kmemleak drops its record when an object is freed: the tracer missed that."
+    ),
     Fact.PAGES_HELD: Weight(
         -4.0,
         "/proc/kpageflags names the holder of every page: the page cache, user memory, page "
@@ -274,6 +291,8 @@ BOOKS_CAP = 0.5
 # with both is told to be disputed.
 STILL_THERE = frozenset(
     {
+        Fact.UNREFERENCED,
+        Fact.REFERENCED,
         Fact.REGION_THERE,
         Fact.PAGES_OWNED,
         Fact.TAG_LEFT,
@@ -286,6 +305,7 @@ STILL_THERE = frozenset(
 )
 NOT_THERE = frozenset(
     {
+        Fact.NOT_TRACKED,
         Fact.REGION_GONE,
         Fact.PAGES_FREE,
         Fact.PAGES_REUSED,

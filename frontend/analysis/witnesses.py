@@ -7,6 +7,7 @@ from kleak.analysis import (
     freed,
     growth,
     kernel_log,
+    kmemleak,
     memory,
     origin,
     page_holders,
@@ -23,6 +24,7 @@ BOOKS = "kernel's counters"
 
 WITNESSES: tuple[Witness, ...] = (
     Witness("growth", LEDGER, growth.judge),
+    Witness("kmemleak", "kmemleak", kmemleak.judge),
     Witness("vmallocinfo", "vmallocinfo", vmallocinfo.judge),
     Witness("page holders", BOOKS, page_holders.judge),
     Witness(kernel_log.TAGS, BOOKS, kernel_log.judge_tags),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
+from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.modules import (
     ModuleLoader,
     ModuleTarget,
@@ -31,7 +33,7 @@ from kleak.symbols.symboliser import ModuleLoad, Symboliser
 class ModuleRun:
     """What to do. ``exercise`` is a shell line. With ``init_may_fail`` a load whose init fails is
     a cycle too. ``headers`` names a header tree. ``keep`` outstanding allocations of a site are
-    kept.
+    kept. ``kmemleak``: ask it, where the kernel has it.
     """
 
     target: ModuleTarget
@@ -42,6 +44,7 @@ class ModuleRun:
     limits: Limits
     timeouts: Timeouts
     keep: int
+    kmemleak: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ def capture_module(
     """
     with Observer((run.target.name,), run.cycles) as observer:
         capture = _Capture(run, tracer, progress, recorder, observer)
-        failure = capture.run_cycles()
+        with capture.kmemleak:
+            failure = capture.run_cycles()
         progress.say("reading the result")
         session = capture.session(failure, finished=True)
     try:
@@ -104,6 +108,7 @@ class _Capture:
         self._tracer = tracer
         self._progress = progress
         self._recorder = recorder
+        self.kmemleak = Kmemleak(wanted=run.kmemleak)
         self._observer = observer
         self._table: KernelTable | None = None
         self._others: frozenset[tuple[str, int]] = frozenset()
@@ -129,8 +134,11 @@ class _Capture:
             patience = BETWEEN_CYCLES
         if self._table is None:
             self._table = read_kernel_table()
+        unloaded_at = time.monotonic()
         try:
             self._settle(patience, "end")
+            if not isinstance(failure, StoppedError):
+                self.kmemleak.ask(self._tracer.outstanding, unloaded_at, self._progress)
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
         self._sample("end", 0)
@@ -205,6 +213,7 @@ class _Capture:
             symboliser.resolve,
             self._observer,
             finished=finished,
+            kmemleak=self.kmemleak.result,
             keep=self._run.keep,
             notes=notes,
         )

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 
 from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
+from kleak.capture.kmemleak import KmemleakResult
 from kleak.capture.page_holders import PageHolders
+from kleak.capture.reachability import Joined, Resolve
 from kleak.capture.records import Counters
-from kleak.capture.sites import Resolve, build_sites
+from kleak.capture.sites import build_sites
 from kleak.capture.tracer import Tracer
 from kleak.model import Answer, Cycle, Session, Target, Trust
 
@@ -51,12 +53,14 @@ def read_session(
     observer: Observer,
     *,
     finished: bool,
+    kmemleak: KmemleakResult,
     keep: int = KEPT_OF_A_SITE,
     notes: Sequence[str] = (),
 ) -> Session:
     """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
 
     ``keep``: outstanding allocations kept of a site. ``finished``: no more cycles will come.
+    ``kmemleak``: what it said of what is outstanding, or why it was not asked.
     """
     report = read_vmalloc_regions()
     answers = []
@@ -64,6 +68,9 @@ def read_session(
         answers.append(Answer("vmallocinfo", time.monotonic_ns(), report.text))
     witnesses = {"outstanding": "used", "growth": "used"}
     witnesses["vmallocinfo"] = report.state
+    witnesses["kmemleak"] = kmemleak.state
+    if kmemleak.text is not None:
+        answers.append(Answer("kmemleak", time.monotonic_ns(), kmemleak.text))
     counters = tracer.counters()
     with _no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
@@ -74,6 +81,7 @@ def read_session(
             cycles=len(cycles),
             keep=keep,
             holder=pages.holder,
+            kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
         )
         witnesses["page_owner"] = pages.owner_state
     about = observer.describe(target, sites, answers, finished=finished)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from kleak.capture.reachability import Joined, Resolve, reachability
 from kleak.capture.records import LedgerEntry, StackTotal
 from kleak.model import Allocation, CycleTally, Frame, Tally, TracedSite
 from kleak.stacks import strip_tracer, vmap_kind
-
-Resolve = Callable[[int, int], Frame]
-"""An address and the cycle in which it was seen, to a frame."""
 
 # vmap areas end in a page that is not mapped, but for vm_map_ram's (get_vm_area_node() of
 # mm/vmalloc.c adds it; VM_NO_GUARD, which no module uses, would not).
@@ -23,6 +22,7 @@ class _Growing:
     cycles: dict[int, list[int]] = field(default_factory=dict)
     requested: int = 0
     kept: list[Allocation] = field(default_factory=list)
+    said: Counter[str] = field(default_factory=Counter)
 
 
 def build_sites(
@@ -34,12 +34,13 @@ def build_sites(
     cycles: int,
     keep: int,
     holder: Callable[[int, int], str | None] = lambda address, tgid: None,
+    kmemleak: Joined | None = None,
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: totals of cycles 1 to ``cycles`` count. ``keep``: outstanding allocations kept
     of a site, oldest first. ``holder`` says who has the page at an address that a process (its
-    tgid) allocated.
+    tgid) allocated. ``kmemleak`` joins what it said, None if it was not asked.
     """
     named: dict[tuple[int, int, str], tuple[str, tuple[Frame, ...]]] = {}
 
@@ -61,7 +62,11 @@ def build_sites(
         site.requested += row.allocated_requested - row.freed_requested
     for entry in sorted(outstanding, key=lambda entry: entry.time_ns):
         known = sites.get(name(entry.stack, entry.cycle, entry.family))
-        if known is not None and len(known.kept) < keep:
+        if known is None:
+            continue
+        if kmemleak is not None:
+            kmemleak.count(entry, known.said)
+        if len(known.kept) < keep:
             known.kept.append(
                 _allocation(
                     entry,
@@ -71,6 +76,12 @@ def build_sites(
     built = [
         _site(allocator, frames, growing, cycles) for (allocator, frames), growing in sites.items()
     ]
+    if kmemleak is not None:
+        left = kmemleak.stacks_left(resolve, cycles)
+        built = [
+            replace(site, reachability=reachability(growing.said, site.frames, left))
+            for site, growing in zip(built, sites.values(), strict=True)
+        ]
     return tuple(sorted(built, key=_outstanding_bytes, reverse=True))
 
 

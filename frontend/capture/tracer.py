@@ -331,7 +331,7 @@ class Tracer:
             raise ValueError("a tracer can be reset to as many modules as it was made for")
         scopes = self._bpf["scopes"]
         scopes[ctypes.c_int(0)] = scopes.Leaf()  # nothing counts from here on
-        addresses = [key for key, _ in _rows(self._bpf["outstanding"])]
+        addresses = [_address(key) for key, _ in _rows(self._bpf["outstanding"])]
         slots = self._bpf["module_slots"]
         for number in range(len(self._modules)):
             slots[ctypes.c_int(number)] = slots.Leaf()
@@ -419,7 +419,7 @@ class Tracer:
         """Return the outstanding allocations, in no order."""
         for key, leaf in _rows(self._bpf["outstanding"]):
             yield LedgerEntry(
-                key & ~_KEY_BITS,
+                _address(key) & ~_KEY_BITS,
                 leaf.stack,
                 leaf.size,
                 leaf.requested,
@@ -464,6 +464,11 @@ class _RefusedError(Exception):
 def _rows(table: Any) -> Iterator[tuple[Any, Any]]:
     # In batches: a call for each key takes minutes for a million. An empty map gives no batch.
     yield from table.items_lookup_batch()
+
+
+def _address(key: int) -> int:
+    """The address whose ledger_key() of bpf/ledger.h is ``key``."""
+    return key ^ (1 << 64) - 1
 
 
 def _filter_slot(address: int) -> int:

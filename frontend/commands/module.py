@@ -60,6 +60,7 @@ def module(
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
+    no_kmemleak: bool,
     output: str | None,
     keep: int,
     json: str | None,
@@ -87,6 +88,7 @@ def module(
         make_limits(max_outstanding, max_stacks),
         Timeouts(load=load_timeout, unload=unload_timeout),
         keep,
+        kmemleak=not no_kmemleak,
     )
     progress = make_progress()
     with saved_session(output, run.target.name) as session_file:

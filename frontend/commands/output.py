@@ -211,6 +211,12 @@ def tracer_options(command: _F) -> _F:
             type=click.Path(),
             help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
         ),
+        click.option(
+            "--no-kmemleak",
+            is_flag=True,
+            help="Do not ask kmemleak, where the kernel has it: its scans may take minutes where "
+            "there is much memory.",
+        ),
     ):
         command = option(command)
     return command

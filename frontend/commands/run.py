@@ -73,6 +73,7 @@ def run(
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
+    no_kmemleak: bool,
     output: str | None,
     keep: int,
     json: str | None,
@@ -92,7 +93,16 @@ def run(
     progress = make_progress()
     limits = make_limits(max_outstanding, max_stacks)
     command_run = CommandRun(
-        command, scope, modules, by_process, repeat, tree_timeout, kernel_headers, limits, keep
+        command,
+        scope,
+        modules,
+        by_process,
+        repeat,
+        tree_timeout,
+        kernel_headers,
+        limits,
+        keep,
+        kmemleak=not no_kmemleak,
     )
     with saved_session(output, command_run.target.name) as session_file:
         try:

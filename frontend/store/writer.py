@@ -7,6 +7,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +25,7 @@ _SMALL_TABLES = (
     "scope",
     "cycles",
     "allocations",
+    "reachability",
     "losses",
     "repairs",
     "observations",
@@ -146,6 +148,15 @@ class SessionWriter:
                 (number, signed(kept.address), *kept[1:])
                 for number, site in zip(numbers, session.sites, strict=True)
                 for kept in site.kept
+            ),
+        )
+        self._insert(
+            "reachability",
+            6,
+            (
+                (number, *astuple(site.reachability))
+                for number, site in zip(numbers, session.sites, strict=True)
+                if site.reachability is not None
             ),
         )
 
