@@ -24,6 +24,7 @@ class KernelLog:
         self._overwritten = False
         self._left_out = 0
         self._refused = "not read"
+        self._broken: str | None = None
 
     def __enter__(self) -> KernelLog:
         """Begin here. A kernel without the file, or a refusal, is no error."""
@@ -50,6 +51,8 @@ class KernelLog:
         """What a report says of this witness: "used", or why it was not, or not wholly."""
         if self._fd is None:
             return f"absent: {self._refused}"
+        if self._broken is not None:
+            return f"incomplete: {self._broken}"
         if self._overwritten:
             return "incomplete: the kernel overwrote records before they were read"
         if self._left_out:
@@ -68,9 +71,9 @@ class KernelLog:
                     # The next read goes on with the oldest record that there still is.
                     self._overwritten = True
                     continue
-                if error.errno == errno.EAGAIN:
-                    break
-                raise
+                if error.errno != errno.EAGAIN:
+                    self._broken = f"{KMSG}: {error.strerror}"
+                break
             if self._size + len(record) > MOST_BYTES:
                 self._left_out += 1
                 continue

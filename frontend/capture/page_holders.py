@@ -5,6 +5,7 @@ the task that page_owner names, where the kernel was booted with page_owner=on.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from kleak.model import HELD_BY_ANOTHER, HELD_BY_ITS_TASK
@@ -43,7 +44,8 @@ class PageHolders:
         """Open what the kernel has (CONFIG_PROC_PAGE_MONITOR, CONFIG_PAGE_OWNER)."""
         if self._direct_map is not None:
             self._fd = os.open(KPAGEFLAGS, os.O_RDONLY) if KPAGEFLAGS.exists() else None
-            self._owners = os.open(PAGE_OWNER, os.O_RDONLY) if PAGE_OWNER.exists() else None
+            with suppress(OSError):  # absent, off, or debugfs is locked down
+                self._owners = os.open(PAGE_OWNER, os.O_RDONLY)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,7 +80,10 @@ class PageHolders:
         if self._owners is None or self._owners_left == 0 or page <= 0:
             return None
         self._owners_left -= 1
-        record = os.pread(self._owners, _RECORD_BYTES, page)
+        try:
+            record = os.pread(self._owners, _RECORD_BYTES, page)
+        except OSError:
+            return None
         # A page without an owner is passed over: then it is the record of a later one.
         for owned in page_owner.stream(record, errors="collect"):
             if owned.pfn == page and owned.tgid is not None:

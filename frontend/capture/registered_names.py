@@ -46,5 +46,12 @@ def _walk(directory: Path, depth: int) -> Iterator[str]:
         if entry.is_symlink() and directory.name == "slab":
             continue
         yield entry.path
-        if depth > 1 and entry.is_dir(follow_symlinks=False):
+        if depth > 1 and _is_directory(entry):
             yield from _walk(Path(entry.path), depth - 1)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # gone again
+        return False
