@@ -75,10 +75,12 @@ class KernelReports:
         self._log = KernelLog()
         self._before: list[Answer] = []
         self._zones: list[Answer] = []
+        self._following = False
         self.states: dict[str, str] = {}
 
     def __enter__(self) -> KernelReports:
         """Ask for the first time. The log is followed from here on."""
+        self._following = True
         self._log.__enter__()
         self._before = self._ask()
         return self
@@ -90,10 +92,13 @@ class KernelReports:
         trace: TracebackType | None,
     ) -> None:
         """Stop following the log."""
+        self._following = False
         self._log.__exit__(kind, error, trace)
 
     def follow(self, zones_at_ns: int | None) -> None:
         """Read on in the log; at ``zones_at_ns``, if it is such a moment, /proc/zoneinfo too."""
+        if not self._following:
+            return
         self._log.read()
         if zones_at_ns is not None:
             zones = _read(_ZONEINFO, "not in this kernel")
@@ -101,7 +106,12 @@ class KernelReports:
                 self._zones.append(Answer("zoneinfo", zones_at_ns, zones.text))
 
     def answers(self) -> tuple[Answer, ...]:
-        """Ask again, and return the first answers, these, and the log. Sets ``states``."""
+        """Ask again, and return the first answers, these, and the log. Sets ``states``.
+
+        Outside of the context there is nothing to compare with: then nothing is asked.
+        """
+        if not self._following:
+            return ()
         after = self._ask()
         log = self._log.read()
         self.states["kernel log"] = self._log.state

@@ -48,7 +48,7 @@ def build_sites(
         key = (stack, cycle, family)
         if key not in named:
             frames = strip_tracer([resolve(address, cycle) for address in stacks[stack]])
-            named[key] = (_allocator(family, frames), frames)
+            named[key] = (allocator_of(family, frames), frames)
         return named[key]
 
     sites: dict[tuple[str, tuple[Frame, ...]], _Growing] = {}
@@ -85,7 +85,8 @@ def build_sites(
     return tuple(sorted(built, key=_outstanding_bytes, reverse=True))
 
 
-def _allocator(family: str, frames: tuple[Frame, ...]) -> str:
+def allocator_of(family: str, frames: tuple[Frame, ...]) -> str:
+    """Return the name that reports have for a family; areas of vmalloc have one by their stack."""
     if family != "vmap_area":
         return family
     return vmap_kind(frames) or "vmap"
@@ -104,8 +105,13 @@ def _allocation(entry: LedgerEntry, holder: str | None) -> Allocation:
     )
 
 
+def guard_bytes_of(allocator: str) -> int:
+    """Return by how much the size in an event exceeds the memory behind it."""
+    return os.sysconf("SC_PAGESIZE") if allocator in _GUARDED else 0
+
+
 def _site(allocator: str, frames: tuple[Frame, ...], growing: _Growing, cycles: int) -> TracedSite:
-    guard_bytes = os.sysconf("SC_PAGESIZE") if allocator in _GUARDED else 0
+    guard_bytes = guard_bytes_of(allocator)
     tallies = []
     for cycle in range(1, cycles + 1):
         allocated, allocated_bytes, freed, freed_bytes = growing.cycles.get(cycle, [0, 0, 0, 0])

@@ -15,6 +15,7 @@ from kleak.model import (
     MergedSession,
     Report,
     Sighting,
+    SuppressionUse,
     Tally,
     Target,
     Trust,
@@ -33,8 +34,8 @@ def render(report: Report) -> str:
 def document(report: Report) -> dict[str, Any]:
     """The document as plain objects. Sizes are bytes.
 
-    The keys "sessions", "groups" and "memory" are there only where sessions were merged, sites
-    grouped, or the growth of memory could be followed.
+    The keys "sessions", "groups", "suppressions" and "memory" are there only where sessions were
+    merged, sites grouped, suppressions given, or the growth of memory could be followed.
     """
     found: dict[str, Any] = {
         "schema": SCHEMA,
@@ -55,6 +56,8 @@ def document(report: Report) -> dict[str, Any]:
     if report.grouped_by is not None:
         found["grouped_by"] = report.grouped_by
         found["groups"] = [_group(group) for group in report.groups]
+    if report.suppressions:
+        found["suppressions"] = [_suppression(one) for one in report.suppressions]
     return found
 
 
@@ -95,6 +98,16 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
+def _suppression(use: SuppressionUse) -> dict[str, Any]:
+    return {
+        "file": use.file,
+        "line": use.line,
+        "pattern": use.pattern,
+        "sites": use.sites,
+        "outstanding": _tally(use.outstanding),
+    }
+
+
 def _sighting(sighting: Sighting) -> dict[str, Any]:
     return {
         "session": sighting.session,
@@ -129,6 +142,7 @@ def _trust(trust: Trust) -> dict[str, Any]:
 def _total(sites: Sequence[JudgedSite]) -> dict[str, int]:
     return {
         "sites": len(sites),
+        "findings": sum(site.is_finding for site in sites),
         "count": sum(site.outstanding.count for site in sites),
         "bytes": sum(site.outstanding.size_bytes for site in sites),
     }
@@ -150,6 +164,14 @@ def _site(site: JudgedSite) -> dict[str, Any]:
     }
     if site.sightings:
         found["sightings"] = [_sighting(one) for one in site.sightings]
+    if site.parent is not None:
+        found["parent"] = {
+            "rank": site.parent.rank,
+            "by": site.parent.by,
+            "says": site.parent.says,
+        }
+    if site.excuse is not None:
+        found["excuse"] = {"by": site.excuse.by, "says": site.excuse.says}
     return found
 
 
