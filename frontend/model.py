@@ -141,7 +141,8 @@ class Reachability:
 
     ``unreferenced``: it found no pointer to so many. ``same_stack``: nor to so many more that were
     allocated on the same stack, but are not in the ledger. ``asked``: so many of the others were
-    looked up, of which it tracks ``known`` and found pointers to ``referenced``.
+    looked up, of which it tracks ``known`` and found pointers to ``referenced``; to ``own`` more
+    the data of a gone module points, which the kernel kept.
     """
 
     unreferenced: int = 0
@@ -149,6 +150,7 @@ class Reachability:
     asked: int = 0
     known: int = 0
     referenced: int = 0
+    own: int = 0
 
     def __add__(self, other: Reachability) -> Reachability:
         """What it says of both together."""
@@ -158,6 +160,7 @@ class Reachability:
             self.asked + other.asked,
             self.known + other.known,
             self.referenced + other.referenced,
+            self.own + other.own,
         )
 
 

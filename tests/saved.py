@@ -74,7 +74,7 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
                     Allocation(top, 64, 60, 5, 1, 331, "insmod"),
                     Allocation(0xFF16DA7F83215600, 64, 61, 6, 2, 332, "udev\x1b[2J"),
                 ),
-                Reachability(1, 2, 3, 4, 5),
+                Reachability(1, 2, 3, 4, 5, 6),
             ),
             TracedSite("vmalloc", LEAK, tallies, None, ()),
         ),

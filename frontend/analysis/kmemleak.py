@@ -31,6 +31,12 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
             "tracks it and found a pointer to it: something else still refers to it, or a stale "
             "value looks so",
         )
+    if said.own:
+        return Finding(
+            Fact.OWN_REFERENCE,
+            "found a pointer to it; one is in the data of the unloaded module, which this kernel "
+            "kept with its allocation tags",
+        )
     if said.asked and not said.known and site.allocator in ALWAYS_TRACKED:
         return Finding(
             Fact.NOT_TRACKED, "knows no such object: it was freed, and the tracer missed that"

@@ -54,6 +54,7 @@ class Fact(Enum):
 
     UNREFERENCED = "no pointer to it"
     REFERENCED = "a pointer to it"
+    OWN_REFERENCE = "a pointer in the gone module's data"
     NOT_TRACKED = "not tracked any more"
 
     PAGES_HELD = "pages in other hands"
@@ -203,6 +204,12 @@ WEIGHTS: dict[Fact, Weight] = {
         -1.5,
         "Something points to it: it was handed over, or never unregistered. A stale value on a "
         "stack looks the same, so a leak that all else shows stays likely, but is not confirmed.",
+    ),
+    Fact.OWN_REFERENCE: Weight(
+        0.0,
+        "With allocation profiling, Linux 6.12 keeps the data of a module that leaks. What its "
+        "variables point to, no code can reach; but kmemleak stops at the first pointer, and "
+        "there may be others.",
     ),
     Fact.NOT_TRACKED: Weight(
         -6.0, "kmemleak drops its record when an object is freed: the tracer missed that."

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from kleak.capture.gone_modules import GoneModules
 from kleak.capture.machine import held_setting
 from kleak.capture.records import LedgerEntry
 from kleak.parsers import kmemleak
@@ -52,12 +53,14 @@ class KmemleakResult:
 
     ``state`` is "used", or why it was not asked. ``unreferenced`` are the objects of this session
     that no scan found a pointer to, by address. ``asked`` are some of the others and what
-    kmemleak knows of them, None where it knows no such object. ``text`` is its report.
+    kmemleak knows of them, None where it knows no such object. ``own`` are those of them that the
+    data of a gone module points to. ``text`` is its report.
     """
 
     state: str
     unreferenced: Mapping[int, UnreferencedObject] = field(default_factory=dict)
     asked: Mapping[int, ObjectState | None] = field(default_factory=dict)
+    own: frozenset[int] = frozenset()
     text: str | None = None
 
 
@@ -67,7 +70,8 @@ class Kmemleak:
     def __init__(self, *, wanted: bool) -> None:
         """Prepare. Not ``wanted``: it is left alone, and the result says so."""
         self._way_back = ExitStack()
-        self._since: int | None = None
+        self._since = 0
+        self._gone: GoneModules | None = None
         self.result = KmemleakResult("absent: --no-kmemleak")
         self._usable = wanted
 
@@ -105,7 +109,10 @@ class Kmemleak:
                     "(the kernel log says why)"
                 )
             return f"{FILE}: {error.strerror}"
-        self._since = _jiffies()
+        since = _jiffies()
+        if since is None:
+            return f"{_TIMER_LIST} does not tell the time of its records"
+        self._since, self._gone = since, GoneModules()
         self.result = KmemleakResult("absent: the session ended before it was asked")
         return None
 
@@ -121,7 +128,7 @@ class Kmemleak:
         time.monotonic(). A scan takes seconds, or minutes on a machine with much memory; Ctrl-C
         ends it, and KeyboardInterrupt is raised.
         """
-        if not self._usable:
+        if not self._usable or self._gone is None:
             return
         try:
             # A scan only notes what is in an object that is new to it: the next one reports it.
@@ -136,7 +143,9 @@ class Kmemleak:
                 again = self._of_this_session(text)
                 found = {address: again[address] for address in found if address in again}
             progress.say("kmemleak: asking for what it did not report")
-            self.result = KmemleakResult("used", found, _look_up(outstanding(), found), text)
+            asked = _look_up(outstanding(), found)
+            own = self._gone.pointers() & asked.keys()
+            self.result = KmemleakResult("used", found, asked, own, text)
         except OSError as error:
             self.result = KmemleakResult(f"absent: it stopped working ({error.strerror})")
 
@@ -147,11 +156,7 @@ class Kmemleak:
     def _of_this_session(self, text: str) -> dict[int, UnreferencedObject]:
         """The objects of a report that were allocated since the session began, by address."""
         report = kmemleak.parse(text, errors="collect")
-        return {
-            found.address: found
-            for found in report.objects
-            if self._since is None or found.jiffies >= self._since
-        }
+        return {found.address: found for found in report.objects if found.jiffies >= self._since}
 
 
 def _scan_thread_runs() -> bool:
@@ -251,11 +256,14 @@ def _dump(address: int) -> bool:
 
 
 def _read_log(log: int) -> str:
-    records = []
+    """The messages of the kernel log from where ``log`` stands, a line each."""
+    messages: list[str] = []
     while True:
         try:
-            records.append(os.read(log, 8192).decode(errors="replace"))
+            # One record a read: "priority,number,time,flags;message", then lines of a dictionary.
+            record = os.read(log, 8192).decode(errors="replace")
         except BlockingIOError:
-            return "".join(records)
+            return "\n".join(messages)
         except BrokenPipeError:  # a record was overwritten; the next read goes on behind it
             continue
+        messages.append(record.partition(";")[2].partition("\n")[0])

@@ -192,7 +192,7 @@ class LiveLedger:
             lambda address, cycle: self._names.resolve(address),
             self._observer,
             finished=True,
-            kmemleak=KmemleakResult("absent: not asked while watching"),
+            kmemleak=KmemleakResult("absent: not asked while the kernel is at work"),
             keep=keep,
             notes=notes,
         )

@@ -32,7 +32,8 @@ class Joined:
             state = self._result.asked[entry.address]
             said["asked"] += 1
             said["known"] += state is not None
-            said["referenced"] += state is not None and state.referenced
+            if state is not None and state.referenced:
+                said["own" if entry.address in self._result.own else "referenced"] += 1
 
     def stacks_left(self, resolve: Resolve, cycles: int) -> list[Frames]:
         """The stacks of reported objects that are not in the ledger, without allocator frames."""

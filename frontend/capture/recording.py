@@ -61,8 +61,8 @@ def read_session(
     """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
 
     ``keep``: outstanding allocations kept of a site. ``finished``: no more cycles will come;
-    then the memory of kept objects is searched for pointers. ``kmemleak``: what it said of what
-    is outstanding, or why it was not asked.
+    then the memory of kept objects is searched for pointers.
+    ``kmemleak``: what it said of what is outstanding, or why it was not asked.
     """
     report = read_vmalloc_regions()
     answers = []

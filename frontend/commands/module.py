@@ -9,6 +9,7 @@ from kleak.capture.machine import require_root
 from kleak.capture.module_session import ModuleRun, trace_module
 from kleak.capture.modules import Timeouts, find_target
 from kleak.commands.output import (
+    kmemleak_option,
     make_limits,
     make_output,
     output_options,
@@ -47,6 +48,7 @@ from kleak.progress import make_progress
     "--unload-timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True
 )
 @tracer_options
+@kmemleak_option
 @session_options
 @output_options
 def module(

@@ -264,12 +264,6 @@ def default_name(target: str) -> str:
 
 def tracer_options(command: _F) -> _F:
     """Add the options that bound and feed the tracer."""
-    command = click.option(
-        "--no-kmemleak",
-        is_flag=True,
-        help="Do not ask kmemleak, where the kernel has it: its scans may take minutes where "
-        "there is much memory.",
-    )(command)
     return tracer_options_from(Limits())(command)
 
 
@@ -303,6 +297,16 @@ def tracer_options_from(limits: Limits) -> Callable[[_F], _F]:
         return command
 
     return add
+
+
+def kmemleak_option(command: _F) -> _F:
+    """Add the option that leaves kmemleak alone."""
+    return click.option(
+        "--no-kmemleak",
+        is_flag=True,
+        help="Do not ask kmemleak, where the kernel has it: its scans may take minutes where "
+        "there is much memory.",
+    )(command)
 
 
 def make_limits(max_outstanding: int, max_stacks: int) -> Limits:

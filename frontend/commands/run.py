@@ -11,6 +11,7 @@ from kleak.capture.machine import require_root
 from kleak.capture.processes import CommandFailedError
 from kleak.capture.run_session import CommandRun, trace_command
 from kleak.commands.output import (
+    kmemleak_option,
     make_limits,
     make_output,
     output_options,
@@ -60,6 +61,7 @@ from kleak.progress import make_progress
     help="Run it so often. Growth needs 3 runs to be judged.",
 )
 @tracer_options
+@kmemleak_option
 @session_options
 @output_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

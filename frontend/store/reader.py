@@ -203,7 +203,7 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
     # The first files of this version were written before kmemleak was asked.
     if run("SELECT 1 FROM sqlite_master WHERE name = 'reachability'").fetchone() is not None:
         for site, *counts in run(
-            "SELECT site, unreferenced, same_stack, asked, known, referenced FROM reachability"
+            "SELECT site, unreferenced, same_stack, asked, known, referenced, own FROM reachability"
         ):
             reachability[site] = Reachability(*counts)
     sites = [

@@ -79,7 +79,8 @@ CREATE TABLE reachability (
     same_stack INTEGER NOT NULL,
     asked INTEGER NOT NULL,
     known INTEGER NOT NULL,
-    referenced INTEGER NOT NULL
+    referenced INTEGER NOT NULL,
+    own INTEGER NOT NULL
 );
 CREATE TABLE losses (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE repairs (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;

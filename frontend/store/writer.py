@@ -152,7 +152,7 @@ class SessionWriter:
         )
         self._insert(
             "reachability",
-            6,
+            7,
             (
                 (number, *astuple(site.reachability))
                 for number, site in zip(numbers, session.sites, strict=True)

@@ -100,6 +100,14 @@ def test_an_orphan_is_told_from_what_another_module_holds(guest: Guest) -> None:
     assert handed["score"] < lost["score"]
 
 
+def test_what_only_the_gone_module_points_to_is_no_less_lost(guest: Guest) -> None:
+    """This kernel keeps the data of a module that leaks: its variables still point there."""
+    site = site_of(report_of(guest, "handed"), "forget")
+    assert site["outstanding"]["count"] == CYCLES
+    assert "in the data of the unloaded module" in said(site)
+    assert site["verdict"] == "confirmed"
+
+
 @pytest.mark.parametrize(
     "function", ["forget_buffers", "lose_sessions", "forget_rings", "leaky_init"]
 )

@@ -282,6 +282,8 @@ def test_no_evidence_without_addresses():
         ),
         (Reachability(same_stack=2), "kmem_cache", Fact.UNREFERENCED),
         (Reachability(asked=1, known=1, referenced=1), "kmalloc", Fact.REFERENCED),
+        (Reachability(asked=2, known=2, referenced=1, own=1), "kmalloc", Fact.REFERENCED),
+        (Reachability(asked=1, known=1, own=1), "kmalloc", Fact.OWN_REFERENCE),
         (Reachability(asked=1), "kmalloc", Fact.NOT_TRACKED),
         (Reachability(asked=1), "vmalloc", Fact.NOT_TRACKED),
     ],

@@ -47,14 +47,20 @@ def test_by_address() -> None:
         KmemleakResult(
             "used",
             {0x1000: reported(0x1000), 0x2000: reported(0x2000)},
-            {0x3000: ObjectState(1, 1), 0x4000: ObjectState(0, 1), 0x5000: None},
+            {
+                0x3000: ObjectState(1, 1),
+                0x4000: ObjectState(0, 1),
+                0x5000: None,
+                0x7000: ObjectState(1, 1),
+            },
+            frozenset({0x7000}),
         )
     )
     said: Counter[str] = Counter()
-    for address in (0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x6000):
+    for address in range(0x1000, 0x8000, 0x1000):
         joined.count(entry(address), said)
     assert reachability(said, LEAK, joined.stacks_left(resolve, 1)) == Reachability(
-        unreferenced=2, asked=3, known=2, referenced=1
+        unreferenced=2, asked=4, known=3, referenced=1, own=1
     )
 
 
