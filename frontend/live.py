@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import NamedTuple
 
 from kleak.errors import UsageError
@@ -32,27 +33,28 @@ class Since(Enum):
     MARK = "mark"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class LiveSite:
     """All allocations of one allocator with one normalised stack, innermost frame first.
 
-    It is the same object in every reading, so it is compared by identity.
+    It is the same object in every reading, so it is compared by identity, and what is sorted by
+    is worked out once.
     """
 
     allocator: str
     frames: tuple[Frame, ...]
 
-    @property
+    @cached_property
     def callers(self) -> tuple[Frame, ...]:
         """The frames without the allocator's own."""
         return split_allocator(self.frames)[1] or self.frames
 
-    @property
+    @cached_property
     def function(self) -> str:
         """The first function that is no allocator's."""
         return name_of(self.callers[0]) if self.callers else "?"
 
-    @property
+    @cached_property
     def module(self) -> str | None:
         """The innermost module on the stack; None where all of it is the kernel's own."""
         return next((frame.module for frame in self.frames if frame.module is not None), None)

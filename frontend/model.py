@@ -57,7 +57,11 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What was observed. ``kind`` is "module" or "symbols"."""
+    """What was observed. ``kind`` is "module" or "symbols".
+
+    ``name`` has commas between the names of several. What is said of one file is None then;
+    a parameter is written as on the kernel's command line, ``module.name=value``.
+    """
 
     kind: str
     name: str
@@ -187,12 +191,17 @@ class TracedSite:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """One load, exercise, unload. ``index`` counts from 1. Times are CLOCK_MONOTONIC ns."""
+    """One load, exercise, unload. ``index`` counts from 1. Times are CLOCK_MONOTONIC ns.
+
+    ``module`` is what was loaded, where there were several; each load is a cycle then, and the
+    cycles of different modules may overlap.
+    """
 
     index: int
     loaded_at_ns: int
     unloaded_at_ns: int | None
     failure: str | None = None
+    module: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _PADDING = re.compile(rb"\$<\d+[*/]*>")  # terminfo's request for a delay
 _SIGNALS = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
 
 
-class Terminal:
+class Screen:
     """Standard output as a screen, standard input as keys. Use as a context.
 
     Where terminfo knows how to move the cursor, lines are redrawn in place, and only those that
@@ -66,7 +66,7 @@ class Terminal:
             return _FALLBACK
         return found if found.columns and found.lines else _FALLBACK
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Screen:
         """Take the terminal over."""
         if self._in is not None:
             self._found = termios.tcgetattr(self._in)

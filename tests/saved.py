@@ -56,7 +56,13 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
         Kernel("6.12.1", "x86_64", "00ff"),
         Target("module", "leaky", "/lib/leaky.ko", ("a=1", "b=x y"), "1.0", "abcd"),
         tuple(
-            Cycle(i + 1, 10 * i, None if i + 1 == cycles else 10 * i + 5, "failed" if i else None)
+            Cycle(
+                i + 1,
+                10 * i,
+                None if i + 1 == cycles else 10 * i + 5,
+                "failed" if i else None,
+                "leaky" if i else None,
+            )
             for i in range(cycles)
         ),
         (

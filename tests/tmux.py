@@ -11,7 +11,7 @@ from types import TracebackType
 
 import pytest
 
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 
 
 class Tmux:

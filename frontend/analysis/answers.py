@@ -17,11 +17,18 @@ def once_per_session(function: Callable[[Session], T]) -> Callable[[Session], T]
     """Remember what ``function`` returned for the session it saw last.
 
     A witness is asked about thousands of sites of one session, and reads the same text each time.
+    A session in which only the cycles are others, those of one module, is the same; ``function``
+    may not read them.
     """
     last: list[tuple[Session, T]] = []
 
     def remembered(session: Session) -> T:
-        if not last or last[0][0] is not session:
+        known = last[0][0] if last else None
+        if (
+            known is None
+            or known.circumstances is not session.circumstances
+            or known.sites is not session.sites
+        ):
             last[:] = [(session, function(session))]
         return last[0][1]
 

@@ -118,6 +118,8 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     None for a site that holds less than the noise: what the class does, others do; and for
     vmalloc, for which /proc/vmallocinfo speaks.
     """
+    if _has_several_modules(session):
+        return None
     course = (_courses(session) or {}).get(class_of(site) or "")
     if course is None or course.name == "VmallocUsed":
         return None
@@ -137,8 +139,11 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
 def account(session: Session) -> MemoryAccount | None:
     """Return what grew over the cycles and how much of it the sites explain.
 
-    None where there was but one cycle, or /proc/meminfo was not read.
+    None where there was but one cycle, /proc/meminfo was not read, or several modules came and
+    went: their cycles overlap.
     """
+    if _has_several_modules(session):
+        return None
     courses = _courses(session)
     if not courses:
         return None
@@ -186,6 +191,10 @@ def notes(found: MemoryAccount | None, cycles: int) -> list[str]:
     return said
 
 
+def _has_several_modules(session: Session) -> bool:
+    return any(cycle.module is not None for cycle in session.cycles)
+
+
 @once_per_session
 def _courses(session: Session) -> dict[str, _Course] | None:
     """The classes that could be followed over two cycles or more."""
@@ -206,11 +215,7 @@ def _courses(session: Session) -> dict[str, _Course] | None:
 def _settled(session: Session) -> list[MemorySample]:
     """One sample a cycle; of the last cycle the one at the end, which waited longest."""
     samples = session.circumstances.samples
-    settled = [
-        one
-        for one in samples
-        if one.when == "settled" and one.meminfo_bytes and one.cycle <= len(session.cycles)
-    ]
+    settled = [one for one in samples if one.when == "settled" and one.meminfo_bytes]
     last = [one for one in samples if one.when == "end" and one.meminfo_bytes]
     if settled and last:
         end = last[-1]
@@ -246,7 +251,9 @@ def _per_cpu_lists(session: Session) -> Callable[[int], int | None]:
 
 def _held(session: Session) -> dict[str, list[int]]:
     """By class: bytes that were allocated in each cycle or before and never freed."""
-    cycles = len(session.cycles)
+    known = [len(site.cycles) for site in session.sites]
+    known += [sample.cycle for sample in session.circumstances.samples]
+    cycles = max(known, default=0)
     found = {name: [0] * cycles for name in NOISE_BYTES_PER_CPU}
     for site in session.sites:
         name = class_of(site)

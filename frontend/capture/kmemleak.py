@@ -64,6 +64,9 @@ class KmemleakResult:
     text: str | None = None
 
 
+NOT_ASKED = KmemleakResult("absent: it is asked at the end of a session only")
+
+
 class Kmemleak:
     """kmemleak for the length of a session. Use as a context; leaving it puts settings back."""
 

@@ -11,7 +11,7 @@ from kleak.capture.circumstances import Observer
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.kmemleak import KmemleakResult
+from kleak.capture.kmemleak import NOT_ASKED
 from kleak.capture.modules import loaded_modules
 from kleak.capture.processes import follow_running, tasks_refused
 from kleak.capture.recording import losses, read_session
@@ -192,8 +192,8 @@ class LiveLedger:
             lambda address, cycle: self._names.resolve(address),
             self._observer,
             finished=True,
-            kmemleak=KmemleakResult("absent: not asked while the kernel is at work"),
             keep=keep,
+            kmemleak=NOT_ASKED,
             notes=notes,
         )
 
@@ -213,7 +213,7 @@ class LiveLedger:
 
     def _read_ages(self) -> None:
         """Find the oldest object of each stack: of all, and of those since the mark (0: none)."""
-        began = time.monotonic_ns()
+        began, worked_ns = time.monotonic_ns(), time.thread_time_ns()
         ages: dict[_Place, list[int]] = {}
         mark = self._mark
         for stack, time_ns, cycle, family in self._outstanding.rows():
@@ -226,8 +226,8 @@ class LiveLedger:
             if cycle >= mark and (time_ns < known[1] or not known[1]):
                 known[1] = time_ns
         self._ages, self._ages_at_ns = ages, began
-        ended = time.monotonic_ns()
-        self._ages_due_ns = ended + int((ended - began) / _SHARE_OF_AGES)
+        worked_ns = time.thread_time_ns() - worked_ns
+        self._ages_due_ns = began + int(worked_ns / _SHARE_OF_AGES)
 
     def _make_room(self, rows: int, stacks: int, counters: Counters) -> None:
         """Evict when half of the room that the last eviction left is taken."""

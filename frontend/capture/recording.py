@@ -30,6 +30,7 @@ _LOSSES = {
     "nested": "allocations_in_interrupted_walks",
     "delete_refused": "frees_refused_by_the_map",
     "loads_full": "module_loads_beyond_the_map",
+    "loads_outside": "module_loads_outside_the_scope",
     "bulk_beyond": "bulk_calls_beyond_512_objects",
 }
 _OBSERVED = {
@@ -61,8 +62,8 @@ def read_session(
     """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
 
     ``keep``: outstanding allocations kept of a site. ``finished``: no more cycles will come;
-    then the memory of kept objects is searched for pointers.
-    ``kmemleak``: what it said of what is outstanding, or why it was not asked.
+    then the memory of kept objects is searched for pointers. ``kmemleak``: what it said of what is
+    outstanding, or why it was not asked.
     """
     report = read_vmalloc_regions()
     answers = []
@@ -70,10 +71,10 @@ def read_session(
         answers.append(Answer("vmallocinfo", time.monotonic_ns(), report.text))
     witnesses = {"outstanding": "used", "growth": "used"}
     witnesses["vmallocinfo"] = report.state
+    witnesses["pointers"] = "absent: memory is read at the end only"
     witnesses["kmemleak"] = kmemleak.state
     if kmemleak.text is not None:
         answers.append(Answer("kmemleak", time.monotonic_ns(), kmemleak.text))
-    witnesses["pointers"] = "absent: memory is read at the end only"
     counters = tracer.counters()
     read_at_ns = time.monotonic_ns()
     with _no_collection(), PageHolders(tracer.direct_map) as pages:
@@ -94,7 +95,7 @@ def read_session(
         witnesses["pointers"] = pointers.state
         if pointers.text is not None:
             answers.append(Answer("pointers", time.monotonic_ns(), pointers.text))
-    about = observer.describe(target, sites, answers, finished=finished)
+    about = observer.describe(sites, answers, finished=finished)
     witnesses |= observer.witnesses
     return Session(
         read_kernel(),

@@ -206,7 +206,7 @@ class _Capture:
     def _save_beginning(self) -> None:
         """Save that the capture began: what ends it in the first cycle leaves that much."""
         self._sample("start", 0)
-        about = self._observer.describe(self._target, (), (), finished=False)
+        about = self._observer.describe((), (), finished=False)
         self._recorder.save(Session(read_kernel(), self._target, (), (), Trust(), None, about))
 
     def _sample(self, when: str, cycle: int) -> None:

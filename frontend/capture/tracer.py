@@ -56,6 +56,7 @@ _COUNTERS = (
     "walks",
     "bulk_beyond",
     "owned_pages",
+    "loads_outside",
 )
 # enum copied_event of bpf/programs.h, in its order.
 _COPIED_EVENTS = (
@@ -87,7 +88,7 @@ FAMILIES = (
 )
 _KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 
-_MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
+MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
 _FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
 
 
@@ -376,7 +377,15 @@ class Tracer:
         slots = self._bpf["module_slots"]
         for number in range(len(self._modules)):
             slots[ctypes.c_int(number)] = slots.Leaf()
-        for name in ("outstanding", "totals", "stacks", "module_targets", "reused_by_cache"):
+            self._bpf["load_of_slot"][ctypes.c_int(number)] = ctypes.c_uint32(0)
+        for name in (
+            "outstanding",
+            "totals",
+            "stacks",
+            "module_targets",
+            "claimed_loads",
+            "reused_by_cache",
+        ):
             table = self._bpf[name]
             for key in [key for key, _ in table.items_lookup_batch()]:
                 table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))
@@ -432,7 +441,13 @@ class Tracer:
             return ()
         count = self._bpf["scopes"][ctypes.c_int(0)].loads
         table = self._bpf["loads"]
-        return tuple(_module_load(table[ctypes.c_int(i)]) for i in range(min(count, _MAX_LOADS)))
+        found = []
+        for number in range(min(count, MAX_LOADS)):
+            leaf = table[ctypes.c_int(number)]
+            if leaf.cycle != number + 1:  # being written just now, on another CPU
+                break
+            found.append(_module_load(leaf))
+        return tuple(found)
 
     def outstanding_count(self) -> int:
         """Return how many allocations are outstanding now, without reading them."""
@@ -530,7 +545,8 @@ def _address(key: int) -> int:
 
 def _filter_slot(address: int) -> int:
     """filter_slot() of bpf/ledger.h."""
-    return (((address >> 3) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40) & (_FILTER_SLOTS - 1)
+    spread = ((address >> 12) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40
+    return (spread ^ address >> 6 & 63) & (_FILTER_SLOTS - 1)
 
 
 def _module_load(leaf: Any) -> LoadRecord:

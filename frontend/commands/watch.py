@@ -23,8 +23,8 @@ from kleak.live_view import Action, View, press
 from kleak.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
 from kleak.progress import make_progress
 from kleak.render import live_table, prometheus
-from kleak.screen import Terminal
-from kleak.store.writer import SessionWriter
+from kleak.screen import Screen
+from kleak.store.writer import SessionWriter, check_place
 
 _LIMITS = Limits(outstanding=262144)
 _TEND_S = 10.0
@@ -123,8 +123,10 @@ def watch(
     """
     parse_filter(filter_text)
     require_root()
-    if output is not None and not Path(output).parent.is_dir():
-        raise UsageError(f"{output}: there is no directory {Path(output).parent}")
+    if output is not None:
+        check_place(Path(output))
+        if not Path(output).parent.is_dir():
+            raise UsageError(f"{output}: there is no directory {Path(output).parent}")
     limits = make_limits(max_outstanding, max_stacks)
     watched = Watch(scope, modules, pid, kernel_headers, limits)
     view = View(order=sort, filter_text=filter_text)
@@ -234,25 +236,25 @@ class _Watching:
 
     def on_terminal(self) -> None:
         """Show a picture, and do what keys say."""
-        with Terminal(sys.stdin, sys.stdout) as terminal:
-            self._draw(terminal)
+        with Screen(sys.stdin, sys.stdout) as screen:
+            self._draw(screen)
             while self._left != 0:
-                keys = terminal.wait(self._until_due)
+                keys = screen.wait(self._until_due)
                 for key in keys:
-                    if not self._press(key, terminal):
+                    if not self._press(key, screen):
                         return
-                # Something to show, or the terminal was resized or taken back.
-                if self._refresh_if_due() or keys or terminal.redraws:
-                    self._draw(terminal)
+                # Where pictures replace each other it may be of another size now, or lost.
+                if self._refresh_if_due() or keys or screen.redraws:
+                    self._draw(screen)
 
-    def _draw(self, terminal: Terminal) -> None:
-        size = terminal.size
+    def _draw(self, screen: Screen) -> None:
+        size = screen.size
         lines = live_table.screen(
             self._shown, self._view, self._title, self._ledger.notes, size.columns, size.lines
         )
-        terminal.draw(lines)
+        screen.draw(lines)
 
-    def _press(self, key: str, terminal: Terminal) -> bool:
+    def _press(self, key: str, screen: Screen) -> bool:
         """Do what a key says. Returns whether to go on."""
         self._view, action = press(self._view, key)
         if action is Action.QUIT:
@@ -263,7 +265,7 @@ class _Watching:
             elif action is Action.SINCE:
                 self._turn()
             elif action is Action.SAVE:
-                self._save_as_asked(terminal)
+                self._save_as_asked(screen)
         except KleakError as error:
             self._say(str(error))
         if not self._view.frozen:
@@ -287,10 +289,10 @@ class _Watching:
         self._view = replace(self._view, frozen=False, page=0)
         self._shown = self._read()
 
-    def _save_as_asked(self, terminal: Terminal) -> None:
+    def _save_as_asked(self, screen: Screen) -> None:
         path = Path(default_name(self._target.name))
         self._say(f"saving {path} ...")
-        self._draw(terminal)
+        self._draw(screen)
         self.save(path)
         self._say(f"saved {path}")
 

@@ -146,7 +146,8 @@ def _read(path: Path, allocations: _AllocationTable) -> Session:
     cycles = tuple(
         Cycle(*values)
         for values in run(
-            "SELECT number, loaded_at_ns, unloaded_at_ns, failure FROM cycles ORDER BY number"
+            "SELECT number, loaded_at_ns, unloaded_at_ns, failure, module FROM cycles "
+            "ORDER BY number"
         )
     )
     regions = tuple(

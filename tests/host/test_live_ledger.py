@@ -5,11 +5,14 @@ Each kind of file descriptor has stacks of its own. All but some signalfds are c
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
 from kleak.capture.records import Limits
@@ -140,6 +143,18 @@ def test_nothing_is_miscounted_while_room_is_made() -> None:
         ]
         assert [cycle.allocated.count for cycle in site.cycles] == [KEPT, 2 * CHURNED]
         assert [cycle.outstanding.count for cycle in site.cycles] == [KEPT, 0]
+
+
+def test_own_allocations_do_not_appear() -> None:
+    with load() as process, open_ledger(Watch((), (), None, None, Limits()), Silence()) as ledger:
+        keep(process, KEPT)
+        for _ in range(KEPT):
+            Path("/proc/self/smaps").read_text()
+            ledger.read()
+        sites = ledger.session(keep=1000).sites
+    pids = Counter(allocation.pid for site in sites for allocation in site.kept)
+    assert pids[process.pid] >= KEPT
+    assert pids[os.getpid()] == 0
 
 
 def test_maps_that_are_full_are_said() -> None:

@@ -223,6 +223,7 @@ def test_count_of_refreshes(tmp_path: Path) -> None:
         (["--prometheus", "nowhere"], 2, "kleak: nowhere is no address"),
         (["--pid", "4194305"], 4, "kleak: there is no process 4194305"),
         (["-o", "no/such/place"], 2, "kleak: no/such/place: there is no directory no/such"),
+        (["-o", LOAD], 2, f"kleak: {LOAD} exists and is no session"),
     ],
 )
 def test_bad_input(tmp_path: Path, arguments: list[str], status: int, says: str) -> None:
