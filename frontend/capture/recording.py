@@ -71,10 +71,10 @@ def read_session(
         answers.append(Answer("vmallocinfo", time.monotonic_ns(), report.text))
     witnesses = {"outstanding": "used", "growth": "used"}
     witnesses["vmallocinfo"] = report.state
-    witnesses["pointers"] = "absent: memory is read at the end only"
     witnesses["kmemleak"] = kmemleak.state
     if kmemleak.text is not None:
         answers.append(Answer("kmemleak", time.monotonic_ns(), kmemleak.text))
+    witnesses["pointers"] = "absent: memory is read at the end only"
     counters = tracer.counters()
     read_at_ns = time.monotonic_ns()
     with _no_collection(), PageHolders(tracer.direct_map) as pages:
