@@ -1,14 +1,14 @@
 # Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check imports bench accuracy fuzz clean
+.PHONY: help setup demo test check imports bench accuracy fuzz bare-machine clean
 
 PYTHON := .venv/bin/python
 DEMO_KERNEL := 6.12
 SCRIPTS := .ci/provision .ci/run
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: ## install what is needed: apt packages, .venv, kernels to boot (Debian 12)
 	@.ci/provision
@@ -44,6 +44,9 @@ fuzz: setup ## a minute of damaged reports thrown at the parsers
 
 accuracy: setup ## the corpus of leaks and innocents on both kernels; writes docs/accuracy.md
 	@$(PYTHON) -m bench.accuracy $(ARGS)
+
+bare-machine: setup ## prove .ci/provision on a bare debootstrap'ed Debian 12 (root)
+	@$(PYTHON) -m tests.bare_machine $(ARGS)
 
 clean: ## remove what was built; .venv and the kernels stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

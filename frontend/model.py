@@ -138,7 +138,7 @@ class TracedSite:
     """All allocations of one allocator with one normalised stack.
 
     ``allocator`` is "kmalloc", "kmem_cache", "reclaimable_cache" (a slab cache that the kernel may
-    shrink), "pages", "percpu", "dma", "vmalloc", "vmap", "ioremap" or "vm_map_ram".
+    shrink), "pages", "percpu", "dma", "dma_pool", "vmalloc", "vmap", "ioremap" or "vm_map_ram".
     ``frames`` start at the function that emitted the event; the tracer's own are gone.
     ``cycles`` has one entry a cycle of the session, first cycle first.
     ``requested_bytes`` is what the outstanding objects were asked for, where the event tells.
@@ -302,12 +302,34 @@ class MergedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """The site that another one hangs on: who frees the one has to free the other.
+
+    ``rank`` is the parent's. ``by`` is "pointers" (its objects hold the addresses of these) or
+    "time" (no memory could be read, and both were allocated in turn by one call of a function).
+    """
+
+    rank: int
+    by: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Why a site does not count. ``by`` is "suppression" or "baseline"."""
+
+    by: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedSite:
     """One leak site with its verdict. ``frames[0]`` is the first frame that is no allocator.
 
     ``allocator_frames`` are the allocator's own frames that were stripped, innermost first.
     ``per_cycle`` is outstanding by the cycle that allocated it, None where cycles are unknown.
     ``score`` is 0 to 100. ``sightings`` are the sessions that have it, where several were merged.
+    ``parent`` is the site that it hangs on, ``excuse`` why it does not count, if either is so.
     """
 
     rank: int
@@ -321,6 +343,24 @@ class JudgedSite:
     requested_bytes: int | None = None
     allocator_frames: tuple[Frame, ...] = ()
     sightings: tuple[Sighting, ...] = ()
+    parent: Parent | None = None
+    excuse: Excuse | None = None
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether it counts, and by itself: neither excused nor hanging on another site."""
+        return self.parent is None and self.excuse is None
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionUse:
+    """One rule of a suppression file, with the sites that it excused and what these hold."""
+
+    file: str
+    line: int
+    pattern: str
+    sites: int
+    outstanding: Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +379,7 @@ class Report:
 
     ``merged`` are the sessions that it was made from, if there was more than one. ``groups`` are
     the sites by what ``grouped_by`` names, most bytes first, where that was asked for.
+    ``suppressions`` are the rules that were applied, in the order of their files.
     """
 
     kernel: Kernel
@@ -349,3 +390,4 @@ class Report:
     merged: tuple[MergedSession, ...] = ()
     grouped_by: str | None = None
     groups: tuple[Group, ...] = ()
+    suppressions: tuple[SuppressionUse, ...] = ()

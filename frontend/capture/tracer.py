@@ -80,8 +80,9 @@ FAMILIES = (
     "percpu",
     "dma",
     "reclaimable_cache",
+    "dma_pool",
 )
-_KEY_BITS = 3  # bits that bpf/percpu.c and bpf/pages.c set in a key
+_KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 
 MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
 _FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
