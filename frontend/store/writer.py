@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import zlib
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +38,18 @@ _SMALL_TABLES = (
     "answers",
     "vmalloc_regions",
 )
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait: half a save would leave the writer with another idea of the file."""
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    )
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SessionWriter:
@@ -119,18 +132,16 @@ class SessionWriter:
         if self._failed:
             return
         try:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._write(session)
-            self._database.execute("COMMIT")
+            with _signals_held_back():
+                self._database.execute("BEGIN IMMEDIATE")
+                self._write(session)
+                self._database.execute("COMMIT")
+                self.saved_cycles = len(session.cycles)
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):  # SQLite has rolled back by itself where it had to
                 self._database.execute("ROLLBACK")
             self._failed = True
             raise UnsupportedError(f"{self.path}: cannot save the session: {error}") from error
-        except KeyboardInterrupt:
-            self._database.execute("ROLLBACK")  # the next save begins anew
-            raise
-        self.saved_cycles = len(session.cycles)
 
     def _write(self, session: Session) -> None:
         for table in _SMALL_TABLES:
