@@ -7,10 +7,11 @@
 /* The tracepoints came with commit 038eb433dc14 ("dma-mapping: add tracing for dma-mapping API calls", v6.12). */
 int on_dma_alloc(raw_tp *ctx)
 {
+	u64 address = ctx->args[ARG_DMA_ALLOC_VIRT_ADDR];
 	u64 size = ctx->args[ARG_DMA_ALLOC_SIZE];
 
-	book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, ctx->args[ARG_DMA_ALLOC_VIRT_ADDR],
-			0, size, size, 0);
+	if (concerns(ctx, PROGRAM_DMA_ALLOC, address, 0))
+		book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, address, size, size, 0);
 	return 0;
 }
 
@@ -28,9 +29,10 @@ int on_dma_free_2(raw_tp *ctx)
 #else
 KRETFUNC_PROBE(dma_alloc_attrs)
 {
-	u64 size = argument_of(ctx, 1);
+	u64 address = result_of(ctx), size = argument_of(ctx, 1);
 
-	book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, result_of(ctx), 0, size, size, 0);
+	if (concerns(ctx, PROGRAM_DMA_ALLOC, address, 0))
+		book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, address, size, size, 0);
 	return 0;
 }
 

@@ -8,6 +8,16 @@ BPF_TABLE("hash", u64, struct allocation, outstanding, MAX_OUTSTANDING);
 BPF_TABLE("hash", struct total_key, struct total, totals, MAX_TOTALS);
 
 /*
+ * kmemleak scans the memory of maps, too: an address in the ledger would be a
+ * reference to the object, and no object of ours would ever be reported. So
+ * keys are complements, which no kernel address is.
+ */
+static __always_inline u64 ledger_key(u64 address)
+{
+	return ~address;
+}
+
+/*
  * A counter for each of many address hashes, above 0 while an address with
  * that hash is in the ledger: most events are of addresses that are not, and
  * learn so from one array element.
@@ -16,8 +26,12 @@ BPF_ARRAY(ledger_filter, u32, FILTER_SLOTS);
 
 static __always_inline u32 *filter_slot(u64 address)
 {
-	/* Slab objects are 8-aligned; the multiplication spreads the rest. */
-	u32 slot = ((address >> 3) * 0x9e3779b97f4a7c15ULL) >> 40 & (FILTER_SLOTS - 1);
+	/*
+	 * The multiplication spreads the pages. Objects of one page lie in the same few cache
+	 * lines: where these lie anywhere, the look-up costs three times as much.
+	 */
+	u32 slot = ((address >> 12) * 0x9e3779b97f4a7c15ULL >> 40 ^ (address >> 6 & 63)) &
+		   (FILTER_SLOTS - 1);
 
 	return ledger_filter.lookup(&slot);
 }
@@ -25,10 +39,11 @@ static __always_inline u32 *filter_slot(u64 address)
 static __always_inline struct allocation *find_outstanding(u64 address)
 {
 	u32 *slot = filter_slot(address);
+	u64 key = ledger_key(address);
 
 	if (!slot || !*slot)
 		return 0;
-	return outstanding.lookup(&address);
+	return outstanding.lookup(&key);
 }
 
 /*
@@ -38,6 +53,7 @@ static __always_inline struct allocation *find_outstanding(u64 address)
 static __always_inline int strike(u64 address, struct allocation *copy)
 {
 	struct allocation *found = find_outstanding(address);
+	u64 key = ledger_key(address);
 	u32 *slot;
 	int err;
 
@@ -45,7 +61,7 @@ static __always_inline int strike(u64 address, struct allocation *copy)
 		return 0;
 	/* Copied first: a deleted element may be given out again at once. */
 	*copy = *found;
-	err = outstanding.delete(&address);
+	err = outstanding.delete(&key);
 	if (err) {
 		if (err != -ENOENT)
 			count(COUNT_DELETE_REFUSED);
@@ -200,12 +216,31 @@ static __always_inline int seen_by_first(void *ctx, u64 address, u32 event, u32 
 }
 
 /*
+ * Whether an allocation may concern the ledger: its address is in it, or its
+ * stack may touch the scope. Asked before anything else is looked at: for most
+ * events the answer is no. program is the number of the calling program, for
+ * its scratch; call_site the return address that the event gives, or 0.
+ */
+static __always_inline int concerns(void *ctx, u32 program, u64 address, u64 call_site)
+{
+	struct scope *scope = current_scope();
+
+	if (find_outstanding(address))
+		return 1;
+	if (!scope || !scope->counting)
+		return 0;
+	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
+		return 0;
+	return scope->everything || in_scope(scope, call_site) ||
+	       !rules_out_scope(ctx, program, scope);
+}
+
+/*
  * Describes an allocation that is made now, all but its sizes. Returns 1 if
- * its stack touches the scope. call_site is the return address that the event
- * gives, or 0 if it gives none. program is the number of the calling program,
+ * its stack touches the scope. program is the number of the calling program,
  * for its scratch stack.
  */
-static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call_site,
+static __always_inline int describe(void *ctx, u32 program, u32 family,
 				    struct allocation *allocation)
 {
 	struct scope *scope = current_scope();
@@ -217,8 +252,6 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	if (scope->ignore_tracer && allocation->tgid == scope->tracer_tgid)
 		return 0;
 	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
-		return 0;
-	if (!in_scope(scope, call_site) && rules_out_scope(ctx, program, scope))
 		return 0;
 	stack = walk(ctx, program);
 	if (!stack)
@@ -245,6 +278,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 static __always_inline void enter(u64 address, struct allocation *allocation)
 {
 	u32 *slot = filter_slot(address);
+	u64 key = ledger_key(address);
 	struct total *total;
 
 	if (!slot)
@@ -255,7 +289,7 @@ static __always_inline void enter(u64 address, struct allocation *allocation)
 		return;
 	}
 	__sync_fetch_and_add(slot, 1);
-	if (outstanding.update(&address, allocation)) {
+	if (outstanding.update(&key, allocation)) {
 		__sync_fetch_and_add(slot, -1);
 		count(COUNT_LEDGER_FULL);
 		return;
@@ -265,12 +299,11 @@ static __always_inline void enter(u64 address, struct allocation *allocation)
 }
 
 /*
- * Books an allocation of an event: as describe(), with its sizes, if its stack
- * is in scope. copy is 1 or 2; program is the number of the first copy.
+ * Books an allocation that concerns() the ledger, if its stack is in scope.
+ * copy is 1 or 2; program is the number of the first copy.
  */
 static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u32 family,
-					    u64 address, u64 call_site, u64 size, u64 requested,
-					    u64 cache)
+					    u64 address, u64 size, u64 requested, u64 cache)
 {
 	struct allocation allocation = {};
 	struct cache_name name = {};
@@ -288,7 +321,7 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u3
 	}
 	allocation.size = size;
 	allocation.requested = requested;
-	if (!describe(ctx, program + copy - 1, family, call_site, &allocation))
+	if (!describe(ctx, program + copy - 1, family, &allocation))
 		return;
 	enter(address, &allocation);
 	if (copy == 2)

@@ -70,13 +70,14 @@ static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 	if (!scope || !key ||
 	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT))
 		return 0;
-	if (seen_by_first(ctx, key, ALLOC_MM_PAGE, copy))
+	if (seen_by_first(ctx, key, ALLOC_MM_PAGE, copy) ||
+	    !concerns(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, key, 0))
 		return 0;
 	if (find_outstanding(key)) {
 		name.size = (u64)PAGE_BYTES << order;
 		book_reuse(key, FAMILY_PAGE, name.size, &name);
 	}
-	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation))
+	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, &allocation))
 		return 0;
 	enter_pages(key, order, &allocation);
 	if (copy == 2)
@@ -105,7 +106,8 @@ static __always_inline int book_alloc_pages_bulk(void *ctx)
 	struct allocation allocation = {};
 	u64 key;
 
-	if (!array || !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation))
+	if (!array || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 0, 0) ||
+	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, &allocation))
 		return 0;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);
@@ -140,8 +142,8 @@ KRETFUNC_PROBE(alloc_pages_bulk_noprof)
 static __always_inline void move_to_split_key(u64 head)
 {
 	struct allocation block;
-	u64 key = head | SPLIT_KEY;
-	u32 *slot = filter_slot(key);
+	u64 address = head | SPLIT_KEY, key = ledger_key(address);
+	u32 *slot = filter_slot(address);
 
 	if (!slot || !strike(head, &block))
 		return;

@@ -12,6 +12,7 @@ static __always_inline u64 percpu_key(u64 cookie)
 
 int on_percpu_alloc(raw_tp *ctx)
 {
+	u64 key = percpu_key(ctx->args[ARG_PERCPU_ALLOC_PERCPU_PTR]);
 	u64 requested = ctx->args[ARG_PERCPU_ALLOC_PERCPU_SIZE];
 	u64 call_site = 0;
 #ifdef ARG_PERCPU_ALLOC_PERCPU_BYTES_ALLOC
@@ -22,9 +23,9 @@ int on_percpu_alloc(raw_tp *ctx)
 #ifdef ARG_PERCPU_ALLOC_PERCPU_CALL_SITE
 	call_site = ctx->args[ARG_PERCPU_ALLOC_PERCPU_CALL_SITE];
 #endif
-	book_allocation(ctx, PROGRAM_PERCPU_ALLOC, 1, FAMILY_PERCPU,
-			percpu_key(ctx->args[ARG_PERCPU_ALLOC_PERCPU_PTR]), call_site, size,
-			requested * POSSIBLE_CPUS, 0);
+	if (concerns(ctx, PROGRAM_PERCPU_ALLOC, key, call_site))
+		book_allocation(ctx, PROGRAM_PERCPU_ALLOC, 1, FAMILY_PERCPU, key, size,
+				requested * POSSIBLE_CPUS, 0);
 	return 0;
 }
 

@@ -9,23 +9,47 @@
  * into the task's, nothing is ruled out.
  */
 #if defined(THREAD_SIZE_BYTES) && defined(OFF_TASK_STRUCT_STACK)
-#define WORDS_READ 64
+#define WORDS_READ 256 /* most stacks with one call of the helper, which costs more than 30 words */
 #define BYTES_READ (WORDS_READ * sizeof(u64))
+#define WORDS_COMPARED 16
 
 struct stack_words {
 	u64 here;
+	u64 bottom;
 	u64 words[WORDS_READ];
 };
 
 BPF_PERCPU_ARRAY(stack_words, struct stack_words, SCRATCH_STACKS);
 
-static __always_inline int any_word_in(struct stack_words *read, u64 low, u64 size)
+/* Whether a word read is an address in scope, or one behind them up to a multiple of 16. */
+static __always_inline int any_word_in(struct stack_words *read, u64 number, u64 low, u64 size)
 {
-	for (u32 i = 0; i < WORDS_READ; i++) {
-		if (read->words[i] - low < size)
-			return 1;
+	for (u64 first = 0; first < WORDS_READ; first += WORDS_COMPARED) {
+		u64 *words;
+
+		keep_bound(first);
+		if (first >= number)
+			return 0;
+		words = &read->words[first];
+#pragma unroll
+		for (u32 i = 0; i < WORDS_COMPARED; i++) {
+			if (words[i] - low < size)
+				return 1;
+		}
 	}
 	return 0;
+}
+
+/* Where the stack of the current task begins: task_struct.stack. */
+static __always_inline void find_bottom(struct stack_words *read)
+{
+#ifdef HAS_CURRENT_TASK_BTF
+	/* Typed, so a plain load does. It may be typed itself: memory makes it a number. */
+	*(volatile u64 *)&read->bottom =
+		*(u64 *)((u64)bpf_get_current_task_btf() + OFF_TASK_STRUCT_STACK);
+#else
+	read->bottom = read_u64(bpf_get_current_task() + OFF_TASK_STRUCT_STACK);
+#endif
 }
 
 static __always_inline int rules_out_scope(void *ctx, u32 program, struct scope *scope)
@@ -33,35 +57,30 @@ static __always_inline int rules_out_scope(void *ctx, u32 program, struct scope 
 	struct stack_words *read = stack_words.lookup(&program);
 	u64 low = scope->low + 1; /* return addresses: see in_scope() */
 	u64 size = scope->high - scope->low;
-	u64 bottom = 0, left, at, task;
-	u32 partial, blocks;
+	u64 left, at, bytes;
 
 	if (!read)
 		return 0;
 	/* A pointer to the context turns into a number by way of memory. */
 	*(volatile u64 *)&read->here = (u64)ctx;
 	at = *(volatile u64 *)&read->here;
-	task = bpf_get_current_task();
-	if (bpf_probe_read_kernel(&bottom, sizeof(bottom), (void *)(task + OFF_TASK_STRUCT_STACK)))
-		return 0;
-	left = bottom + THREAD_SIZE_BYTES - at;
-	if (left > THREAD_SIZE_BYTES)
-		return 0;
-	partial = left % BYTES_READ;
-	blocks = left / BYTES_READ;
-	if (bpf_probe_read_kernel(read->words, partial, (void *)at) || any_word_in(read, low, size))
-		return 0;
-	at += partial;
+	find_bottom(read);
+	/* On top lie the registers of user space, or of nobody. */
+	left = *(volatile u64 *)&read->bottom + THREAD_SIZE_BYTES - SIZE_PT_REGS - at;
 	for (u32 block = 0; block < THREAD_SIZE_BYTES / BYTES_READ; block++) {
 		keep_bound(block);
-		if (block >= blocks)
-			break;
-		if (bpf_probe_read_kernel(read->words, BYTES_READ, (void *)at) ||
-		    any_word_in(read, low, size))
+		if (left > THREAD_SIZE_BYTES)
 			return 0;
+		bytes = left < BYTES_READ ? left : BYTES_READ;
+		if (bpf_probe_read_kernel(read->words, bytes, (void *)at) ||
+		    any_word_in(read, bytes / sizeof(u64), low, size))
+			return 0;
+		if (left <= BYTES_READ)
+			return 1;
+		left -= BYTES_READ;
 		at += BYTES_READ;
 	}
-	return 1;
+	return 0;
 }
 #else
 static __always_inline int rules_out_scope(void *ctx, u32 program, struct scope *scope)

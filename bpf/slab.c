@@ -6,11 +6,11 @@ static __always_inline int book_kmalloc(raw_tp *ctx, u32 copy)
 {
 	u64 ptr = ctx->args[ARG_KMALLOC_PTR];
 
-	if (seen_by_first(ctx, ptr, ALLOC_KMALLOC, copy))
+	if (seen_by_first(ctx, ptr, ALLOC_KMALLOC, copy) ||
+	    !concerns(ctx, PROGRAM_KMALLOC + copy - 1, ptr, ctx->args[ARG_KMALLOC_CALL_SITE]))
 		return 0;
 	book_allocation(ctx, PROGRAM_KMALLOC, copy, FAMILY_KMALLOC, ptr,
-			ctx->args[ARG_KMALLOC_CALL_SITE], ctx->args[ARG_KMALLOC_BYTES_ALLOC],
-			ctx->args[ARG_KMALLOC_BYTES_REQ], 0);
+			ctx->args[ARG_KMALLOC_BYTES_ALLOC], ctx->args[ARG_KMALLOC_BYTES_REQ], 0);
 	return 0;
 }
 
@@ -31,10 +31,11 @@ static __always_inline int book_kmalloc_node(raw_tp *ctx, u32 copy)
 {
 	u64 ptr = ctx->args[ARG_KMALLOC_NODE_PTR];
 
-	if (seen_by_first(ctx, ptr, ALLOC_KMALLOC_NODE, copy))
+	if (seen_by_first(ctx, ptr, ALLOC_KMALLOC_NODE, copy) ||
+	    !concerns(ctx, PROGRAM_KMALLOC_NODE + copy - 1, ptr,
+		      ctx->args[ARG_KMALLOC_NODE_CALL_SITE]))
 		return 0;
 	book_allocation(ctx, PROGRAM_KMALLOC_NODE, copy, FAMILY_KMALLOC, ptr,
-			ctx->args[ARG_KMALLOC_NODE_CALL_SITE],
 			ctx->args[ARG_KMALLOC_NODE_BYTES_ALLOC],
 			ctx->args[ARG_KMALLOC_NODE_BYTES_REQ], 0);
 	return 0;
@@ -70,7 +71,9 @@ static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy)
 {
 	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_PTR], cache = 0, size, requested;
 
-	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE, copy))
+	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE, copy) ||
+	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC + copy - 1, ptr,
+		      ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE]))
 		return 0;
 #ifdef ARG_KMEM_CACHE_ALLOC_S
 	cache = ctx->args[ARG_KMEM_CACHE_ALLOC_S];
@@ -82,8 +85,8 @@ static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy)
 	size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
 	requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
 #endif
-	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, cache_family(cache), ptr,
-			ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE], size, requested, cache);
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, cache_family(cache), ptr, size,
+			requested, cache);
 	return 0;
 }
 
@@ -103,10 +106,11 @@ static __always_inline int book_kmem_cache_alloc_node(raw_tp *ctx, u32 copy)
 {
 	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR];
 
-	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE_NODE, copy))
+	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE_NODE, copy) ||
+	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE + copy - 1, ptr,
+		      ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE]))
 		return 0;
 	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, copy, FAMILY_KMEM_CACHE, ptr,
-			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE],
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_ALLOC],
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ], 0);
 	return 0;

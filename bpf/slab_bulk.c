@@ -10,8 +10,8 @@ static __always_inline int book_alloc_bulk(void *ctx)
 	struct allocation allocation = {};
 	u64 address;
 
-	if ((s64)number <= 0 ||
-	    !describe(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, cache_family(cache), 0, &allocation))
+	if ((s64)number <= 0 || !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, 0, 0) ||
+	    !describe(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, cache_family(cache), &allocation))
 		return 0;
 	allocation.size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
 	allocation.requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);

@@ -8,12 +8,13 @@
 /* The tracepoints came with v6.2. */
 int on_alloc_vmap_area(raw_tp *ctx)
 {
+	u64 address = ctx->args[ARG_ALLOC_VMAP_AREA_ADDR];
 	u64 size = ctx->args[ARG_ALLOC_VMAP_AREA_SIZE];
 
-	if ((u32)ctx->args[ARG_ALLOC_VMAP_AREA_FAILED])
-		return 0;
-	book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA,
-			ctx->args[ARG_ALLOC_VMAP_AREA_ADDR], 0, size, size, 0);
+	if (!(u32)ctx->args[ARG_ALLOC_VMAP_AREA_FAILED] &&
+	    concerns(ctx, PROGRAM_ALLOC_VMAP_AREA, address, 0))
+		book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA, address, size,
+				size, 0);
 	return 0;
 }
 
@@ -37,8 +38,9 @@ static __always_inline void book_vmap_area(void *ctx, u64 area)
 		return;
 	start = read_u64(area + OFF_VMAP_AREA_VA_START);
 	end = read_u64(area + OFF_VMAP_AREA_VA_END);
-	book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA, start, 0, end - start,
-			end - start, 0);
+	if (concerns(ctx, PROGRAM_ALLOC_VMAP_AREA, start, 0))
+		book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA, start,
+				end - start, end - start, 0);
 }
 
 KRETFUNC_PROBE(alloc_vmap_area)

@@ -134,6 +134,35 @@ class Allocation(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Reachability:
+    """What kmemleak says of a site's outstanding objects, of all of them, by address.
+
+    ``unreferenced``: it found no pointer to so many. ``same_stack``: nor to so many more that were
+    allocated on the same stack, but are not in the ledger. ``asked``: so many of the others were
+    looked up, of which it tracks ``known`` and found pointers to ``referenced``; to ``own`` more
+    the data of a gone module points, which the kernel kept.
+    """
+
+    unreferenced: int = 0
+    same_stack: int = 0
+    asked: int = 0
+    known: int = 0
+    referenced: int = 0
+    own: int = 0
+
+    def __add__(self, other: Reachability) -> Reachability:
+        """What it says of both together."""
+        return Reachability(
+            self.unreferenced + other.unreferenced,
+            self.same_stack + other.same_stack,
+            self.asked + other.asked,
+            self.known + other.known,
+            self.referenced + other.referenced,
+            self.own + other.own,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TracedSite:
     """All allocations of one allocator with one normalised stack.
 
@@ -143,6 +172,7 @@ class TracedSite:
     ``cycles`` has one entry a cycle of the session, first cycle first.
     ``requested_bytes`` is what the outstanding objects were asked for, where the event tells.
     ``kept`` are some of the outstanding allocations, oldest first, bounded by the session.
+    ``reachability`` is None where kmemleak was not asked.
     """
 
     allocator: str
@@ -150,6 +180,7 @@ class TracedSite:
     cycles: tuple[CycleTally, ...]
     requested_bytes: int | None = None
     kept: Sequence[Allocation] = ()
+    reachability: Reachability | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
         most = max(same, key=lambda site: (_outstanding(site).size_bytes, _frames_key(site.frames)))
         requested = [site.requested_bytes for site in same if site.requested_bytes is not None]
         kept = (allocation for site in same for allocation in site.kept)
+        said = [site.reachability for site in same if site.reachability is not None]
         yield TracedSite(
             allocator=most.allocator,
             frames=most.frames,
@@ -98,6 +99,7 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
             ),
             requested_bytes=sum(requested) if len(requested) == len(same) else None,
             kept=tuple(sorted(kept, key=lambda one: (one.allocated_at_ns, one.address))),
+            reachability=sum(said[1:], said[0]) if said else None,
         )
 
 

@@ -132,10 +132,17 @@ def _stack_size(btf: Btf) -> dict[str, int]:
     """
     if platform.machine() != "x86_64":
         return {}
-    return {
+    registers = btf.struct_size("pt_regs")
+    if registers is None:
+        return {}
+    constants = {
         "OFF_TASK_STRUCT_STACK": offset(btf, "task_struct", "stack"),
         "THREAD_SIZE_BYTES": thread_size_bytes(),
+        "SIZE_PT_REGS": registers,
     }
+    if btf.enumerator("BPF_FUNC_get_current_task_btf") is not None:
+        constants["HAS_CURRENT_TASK_BTF"] = 1
+    return constants
 
 
 def thread_size_bytes() -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kleak.capture.circumstances import Recorder, read_build_id
+from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.module_news import ModuleNews
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.module_session import Outcome, Tracing, module_tracer
@@ -66,12 +67,24 @@ class _Capture:
             tracer, run.targets, planned_cycles=run.cycles, keep=run.tracing.keep
         )
         self._names = ", ".join(target.name for target in run.targets)
+        self._kmemleak = Kmemleak(wanted=run.tracing.kmemleak)
         self._notes: list[str] = []
         self._seen = 0
         self._finished = 0
 
     def follow(self) -> Outcome:
         """Watch, wait for late frees, and read what was seen."""
+        with self._kmemleak:
+            failure = self._capture()
+        self._progress.say("reading the result")
+        session = self._reader.session(self._notes, finished=True, kmemleak=self._kmemleak.result)
+        try:
+            self._recorder.save(session)
+        except UnsupportedError as error:
+            failure = failure or error
+        return Outcome(session, failure)
+
+    def _capture(self) -> KleakError | None:
         failure: KleakError | None = None
         self._reader.save_beginning(self._recorder)
         try:
@@ -89,6 +102,7 @@ class _Capture:
                 f"{self._names} was not loaded and unloaded while kleak followed"
             )
         patience = patience_at_the_end(sees_kfree_rcu=self._tracer.sees_kfree_rcu)
+        ended_at = time.monotonic()
         try:
             settle(
                 self._tracer.outstanding_count,
@@ -96,16 +110,12 @@ class _Capture:
                 self._progress,
                 "end",
             )
+            if self._finished == self._seen:
+                self._kmemleak.ask(self._tracer.outstanding, ended_at, self._progress)
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
         self._reader.sample("end", 0)
-        self._progress.say("reading the result")
-        session = self._reader.session(self._notes, finished=True)
-        try:
-            self._recorder.save(session)
-        except UnsupportedError as error:
-            failure = failure or error
-        return Outcome(session, failure)
+        return failure
 
     def _watch(self, news: ModuleNews) -> None:
         give_up = None if self._run.timeout_s is None else time.monotonic() + self._run.timeout_s

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
+from kleak.capture.kmemleak import NOT_ASKED, KmemleakResult
 from kleak.capture.modules import ModuleTarget, loaded_modules
 from kleak.capture.recording import read_session
 from kleak.capture.records import LoadRecord
@@ -74,7 +75,13 @@ class ModuleReader:
             self._table = read_kernel_table()
             self._others = others
 
-    def session(self, notes: Sequence[str] = (), *, finished: bool) -> Session:
+    def session(
+        self,
+        notes: Sequence[str] = (),
+        *,
+        finished: bool,
+        kmemleak: KmemleakResult = NOT_ASKED,
+    ) -> Session:
         """Read what there is so far; ``finished`` when no more will come."""
         if self._table is None:
             self._table = read_kernel_table()
@@ -87,6 +94,7 @@ class ModuleReader:
             symboliser.resolve,
             self._observer,
             finished=finished,
+            kmemleak=kmemleak,
             keep=self._keep,
             notes=[*self._misfits, *notes],
         )

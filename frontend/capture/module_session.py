@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from kleak.capture.circumstances import Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.modules import ModuleLoader, ModuleTarget, Timeouts, run_exercise
 from kleak.capture.netlink import run_plan
@@ -48,12 +50,13 @@ def shell_exercise(command: str) -> Exercise:
 @dataclass(frozen=True, slots=True)
 class Tracing:
     """How to trace, whoever loads the modules. ``headers`` names a header tree. ``keep``
-    outstanding allocations of a site are kept.
+    outstanding allocations of a site are kept. ``kmemleak``: ask it, where the kernel has it.
     """
 
     headers: str | None
     limits: Limits
     keep: int
+    kmemleak: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ def capture_module(
     As trace_module(): many runs may share the programs that one tracer has compiled.
     """
     capture = _Capture(run, tracer, progress, recorder)
-    failure = capture.run_cycles()
+    with capture.kmemleak:
+        failure = capture.run_cycles()
     progress.say("reading the result")
     session = capture.session(failure)
     try:
@@ -131,6 +135,7 @@ class _Capture:
         self._tracer = tracer
         self._progress = progress
         self._recorder = recorder
+        self.kmemleak = Kmemleak(wanted=run.tracing.kmemleak)
         self._reader = ModuleReader(
             tracer, run.targets, planned_cycles=run.cycles, keep=run.tracing.keep
         )
@@ -153,8 +158,11 @@ class _Capture:
         except KeyboardInterrupt:
             failure = StoppedError("interrupted")
             patience = BETWEEN_CYCLES
+        unloaded_at = time.monotonic()
         try:
             self._settle(patience, "end")
+            if not isinstance(failure, StoppedError):
+                self.kmemleak.ask(self._tracer.outstanding, unloaded_at, self._progress)
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
         self._reader.sample("end", 0)
@@ -165,7 +173,7 @@ class _Capture:
         notes = []
         if failure is not None:
             notes.append(f"ended in cycle {self._cycle} of {self._run.cycles}: {failure}")
-        return self._reader.session(notes, finished=True)
+        return self._reader.session(notes, finished=True, kmemleak=self.kmemleak.result)
 
     def _run_cycle(self, loader: ModuleLoader, index: int) -> None:
         doing = f"cycle {index} of {self._run.cycles}"

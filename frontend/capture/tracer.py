@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from kleak.capture.batches import Batches
 from kleak.capture.bcc_library import (
     compiler_output,
     first_error,
@@ -16,9 +17,11 @@ from kleak.capture.bcc_library import (
     load_tracing,
     manual_bpf,
     missed_runs,
+    release_compiler,
     stack_depth,
 )
 from kleak.capture.bpf_source import read_source
+from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
 from kleak.capture.hooks import Attachment, Hook, Plan
 from kleak.capture.machine import require_root
@@ -30,6 +33,7 @@ from kleak.capture.records import (
     StackTotal,
     SymbolScope,
 )
+from kleak.capture.settle import wait_for_grace_period
 from kleak.errors import UnsupportedError
 from kleak.symbols.kernel_table import TextRange
 
@@ -126,6 +130,8 @@ class Tracer:
         self._bcc: Any = None
         self._attached: list[_Attached] = []
         self._before = Counters({}, {}, {})
+        self._epochs = Epochs()
+        self.evicted_stacks = 0
         self.notes: list[str] = []
 
     def __enter__(self) -> Tracer:
@@ -310,17 +316,52 @@ class Tracer:
 
     # --- steering -----------------------------------------------------------------------------
 
-    def count_allocations(self, counting: bool, *, cycle: int | None = None) -> None:
+    def count_allocations(self, counting: bool, *, cycle: int | None = None) -> int:
         """Start or stop counting allocations; frees always count. For scopes of symbols.
 
-        Modules do it by themselves, as they load and unload.
+        Modules do it by themselves, as they load and unload. Returns the number that allocations
+        are booked under from now on: a greater one with each ``cycle``.
         """
         scopes = self._bpf["scopes"]
         scope = scopes[ctypes.c_int(0)]
         scope.counting = int(counting)
         if cycle is not None:
-            scope.cycle = cycle
+            scope.cycle = self._epochs.begin(cycle)
         scopes[ctypes.c_int(0)] = scope
+        return int(scope.cycle)
+
+    def evict(self) -> None:
+        """Drop totals and stacks of which nothing is outstanding, to make room for others.
+
+        For scopes of symbols that count now. Nothing that happens meanwhile is lost. What was
+        allocated and freed is remembered for stacks of which something else is outstanding;
+        ``evicted_stacks`` counts the others.
+        """
+        totals, stacks = self._bpf["totals"], self._bpf["stacks"]
+        before = self._bpf["scopes"][ctypes.c_int(0)].cycle
+        current = self.count_allocations(True, cycle=self._epochs.cycle_of(before))
+        wait_for_grace_period()
+        needed: set[int] = set()
+        numbers: set[int] = set()
+        over = []
+        for key, leaf in _rows(totals):
+            if key.cycle < current and leaf.allocated == leaf.freed:
+                over.append((key, leaf))
+            else:
+                needed.add(key.stack)
+                numbers.add(key.cycle)
+        for key, leaf in over:
+            del totals[key]
+            if key.stack in needed:
+                self._epochs.keep(self._total(key, leaf))
+        self._epochs.forget(needed, numbers)
+        gone = drop_stacks(stacks, needed)
+        # A program may have found a stack there just before, and made a row for it just after.
+        wait_for_grace_period()
+        wanted = {key.stack for key, _ in _rows(totals)}.intersection(gone)
+        for stack in wanted:
+            stacks[stacks.Key(stack)] = gone[stack]
+        self.evicted_stacks += len(gone) - len(wanted)
 
     def reset(self, modules: Sequence[str]) -> None:
         """Forget all that was seen and trace other modules, no more at a time than at first.
@@ -332,7 +373,7 @@ class Tracer:
             raise ValueError("a tracer can be reset to as many modules as it was made for")
         scopes = self._bpf["scopes"]
         scopes[ctypes.c_int(0)] = scopes.Leaf()  # nothing counts from here on
-        addresses = [key for key, _ in _rows(self._bpf["outstanding"])]
+        addresses = [_address(key) for key, _ in _rows(self._bpf["outstanding"])]
         slots = self._bpf["module_slots"]
         for number in range(len(self._modules)):
             slots[ctypes.c_int(number)] = slots.Leaf()
@@ -352,8 +393,13 @@ class Tracer:
         for address in addresses:
             ledger_filter[ctypes.c_int(_filter_slot(address))] = ledger_filter.Leaf(0)
         self._before = self._raw_counters()
+        self._epochs = Epochs()
         self._modules = tuple(modules)
         self._set_scope()
+
+    def release_compiler(self) -> None:
+        """Give back the memory of the compiler, for a tracer that lives long."""
+        release_compiler()
 
     def table(self, name: str) -> Any:
         """Return bcc's view of a map, for programs that have a module of their own here."""
@@ -410,21 +456,32 @@ class Tracer:
         return counted["allocated"] - sum(counted[name] for name in gone)
 
     def totals(self) -> list[StackTotal]:
-        """Return the totals of every stack in every cycle."""
-        return [
-            StackTotal(
-                key.stack,
-                key.cycle,
-                FAMILIES[key.family],
-                leaf.allocated,
-                leaf.allocated_bytes,
-                leaf.allocated_requested,
-                leaf.freed,
-                leaf.freed_bytes,
-                leaf.freed_requested,
-            )
-            for key, leaf in _rows(self._bpf["totals"])
-        ]
+        """Return the totals of every stack in every cycle; there may be several rows of one."""
+        rows = [self._total(key, leaf) for key, leaf in _rows(self._bpf["totals"])]
+        return [*rows, *self._epochs.dropped()]
+
+    def _total(self, key: Any, leaf: Any) -> StackTotal:
+        return StackTotal(
+            key.stack,
+            self._epochs.cycle_of(key.cycle),
+            FAMILIES[key.family],
+            leaf.allocated,
+            leaf.allocated_bytes,
+            leaf.allocated_requested,
+            leaf.freed,
+            leaf.freed_bytes,
+            leaf.freed_requested,
+        )
+
+    def batches(self, name: str, key: Sequence[str], leaf: Sequence[str]) -> Batches:
+        """Return a reader of some fields of a map, for one that is read again and again."""
+        return Batches(self._bcc.lib, self._bpf[name], key, leaf)
+
+    def stack(self, key: int) -> tuple[int, ...]:
+        """Return one stack. Raises KeyError if there is none."""
+        table = self._bpf["stacks"]
+        leaf = table[table.Key(key)]
+        return tuple(leaf.frames[: leaf.depth])
 
     def stacks(self) -> dict[int, tuple[int, ...]]:
         """Return the stacks by their key: return addresses, innermost first."""
@@ -434,12 +491,12 @@ class Tracer:
         """Return the outstanding allocations, in no order."""
         for key, leaf in _rows(self._bpf["outstanding"]):
             yield LedgerEntry(
-                key & ~_KEY_BITS,
+                _address(key) & ~_KEY_BITS,
                 leaf.stack,
                 leaf.size,
                 leaf.requested,
                 leaf.time_ns,
-                leaf.cycle,
+                self._epochs.cycle_of(leaf.cycle),
                 FAMILIES[leaf.family],
                 leaf.tgid,
                 leaf.comm.decode(errors="replace"),
@@ -481,9 +538,15 @@ def _rows(table: Any) -> Iterator[tuple[Any, Any]]:
     yield from table.items_lookup_batch()
 
 
+def _address(key: int) -> int:
+    """The address whose ledger_key() of bpf/ledger.h is ``key``."""
+    return key ^ (1 << 64) - 1
+
+
 def _filter_slot(address: int) -> int:
     """filter_slot() of bpf/ledger.h."""
-    return (((address >> 3) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40) & (_FILTER_SLOTS - 1)
+    spread = ((address >> 12) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40
+    return (spread ^ address >> 6 & 63) & (_FILTER_SLOTS - 1)
 
 
 def _module_load(leaf: Any) -> LoadRecord:

@@ -20,6 +20,7 @@ from kleak.capture.modules import ModuleTarget, Timeouts, find_target
 from kleak.capture.netlink import check_needs
 from kleak.capture.tracer import MAX_LOADS
 from kleak.commands.output import (
+    kmemleak_option,
     make_limits,
     make_output,
     output_options,
@@ -91,6 +92,7 @@ DEFAULT_CYCLES = 5
     "--unload-timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True
 )
 @tracer_options
+@kmemleak_option
 @session_options
 @output_options
 def module(
@@ -108,6 +110,7 @@ def module(
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
+    no_kmemleak: bool,
     output: str | None,
     keep: int,
     json: str | None,
@@ -139,7 +142,8 @@ def module(
     reporting = make_output(json, verbose, fail_on, strict, exact=exact)
     targets = _find_targets((target, *others), parameters, may_be_loaded=follow)
     exercises = _find_exercises(exercise, net_plans)
-    tracing = Tracing(kernel_headers, make_limits(max_outstanding, max_stacks), keep)
+    limits = make_limits(max_outstanding, max_stacks)
+    tracing = Tracing(kernel_headers, limits, keep, kmemleak=not no_kmemleak)
     progress = make_progress()
     with saved_session(output, "-".join(found.name for found in targets)) as session_file:
         try:

@@ -76,6 +76,15 @@ CREATE TABLE allocations (
     comm TEXT NOT NULL,
     holder TEXT
 );
+CREATE TABLE reachability (
+    site INTEGER PRIMARY KEY REFERENCES sites (id),
+    unreferenced INTEGER NOT NULL,
+    same_stack INTEGER NOT NULL,
+    asked INTEGER NOT NULL,
+    known INTEGER NOT NULL,
+    referenced INTEGER NOT NULL,
+    own INTEGER NOT NULL
+);
 CREATE TABLE losses (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE repairs (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE observations (event TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;

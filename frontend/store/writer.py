@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +27,7 @@ _SMALL_TABLES = (
     "scope",
     "cycles",
     "allocations",
+    "reachability",
     "losses",
     "repairs",
     "observations",
@@ -177,6 +179,15 @@ class SessionWriter:
                 for kept in site.kept
             ),
         )
+        self._insert(
+            "reachability",
+            7,
+            (
+                (number, *astuple(site.reachability))
+                for number, site in zip(numbers, session.sites, strict=True)
+                if site.reachability is not None
+            ),
+        )
 
     def _insert(self, table: str, columns: int, rows: Iterable[tuple[object, ...]]) -> None:
         places = ", ".join("?" * columns)
@@ -323,14 +334,17 @@ class SessionWriter:
             )
 
 
-def _clear(path: Path) -> None:
-    """Make way for a new session at ``path``. Raises UsageError if no session is there."""
-    if not path.exists():
-        return
+def check_place(path: Path) -> None:
+    """Raise UsageError if a session cannot come to lie at ``path``: for one that is saved late."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory")
-    if path.stat().st_size and not is_session(path):
+    if path.exists() and path.stat().st_size and not is_session(path):
         raise UsageError(f"{path} exists and is no session: kleak will not overwrite it")
+
+
+def _clear(path: Path) -> None:
+    """Make way for a new session at ``path``. Raises UsageError if no session is there."""
+    check_place(path)
     for old in (path.with_name(f"{path.name}-journal"), path):
         old.unlink(missing_ok=True)
 

@@ -1,0 +1,97 @@
+"""The look at the words of the stack (bpf/prefilter.h) loses nothing that the full walk finds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from kleak.capture.events import make_plan, read_btf
+from kleak.capture.headers import find_headers
+from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.run_session import find_scope
+from kleak.capture.tracer import Tracer
+from kleak.stacks import Frames, is_interrupt, strip_tracer
+from kleak.symbols.symboliser import Symboliser
+from tests.build_modules import TOP
+
+LOADS = TOP / "tests" / "host"
+
+
+def signalfds(place: Path) -> None:
+    load = LOADS / "signalfd_load.py"
+    subprocess.run([sys.executable, load, "2", "1009", "1"], cwd=place, check=True)
+    os.kill(int((place / "keeper").read_text()), 9)
+
+
+def queues(place: Path) -> None:
+    subprocess.run([sys.executable, LOADS / "stress_load.py", "queues", "2"], check=True)
+
+
+def work_for_kernel_threads(place: Path) -> None:
+    for number in range(31):
+        with open(place / "file", "wb") as file:
+            file.write(os.urandom(4096 * number))
+            os.fsync(file.fileno())
+        if number % 4 == 0:
+            subprocess.run(["unshare", "--net", "true"], check=True)
+
+
+def found(tracer: Tracer) -> Counter[tuple[str, Frames]]:
+    """How often each site allocated. What began in an interrupt is left out: the kernel skips a
+    program that was interrupted in its work, which is another event for each tracer.
+    """
+    resolve = Symboliser(read_kernel_table()).resolve
+    stacks = {
+        key: strip_tracer([resolve(address, 1) for address in addresses])
+        for key, addresses in tracer.stacks().items()
+    }
+    sites: Counter[tuple[str, Frames]] = Counter()
+    for row in tracer.totals():
+        frames = stacks[row.stack]
+        if not any(map(is_interrupt, frames)):
+            sites[row.family, frames] += row.allocated
+    return sites
+
+
+@pytest.mark.parametrize(
+    ("scope", "load"),
+    [
+        (("do_signalfd4",), signalfds),
+        (("*_sys_mq_open", "*_sys_mq_timedsend"), queues),
+        (("kthread",), work_for_kernel_threads),
+    ],
+    ids=["function", "system calls", "kernel threads"],
+)
+def test_finds_what_the_full_walk_finds(
+    scope: tuple[str, ...], load: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Tracers that walk every stack count from before and from after the one that does not: what
+    it finds of each site must lie between what they do, whatever else this machine allocates.
+    """
+    table, btf = read_kernel_table(), read_btf()
+    symbols = find_scope(table, scope).symbols
+    with ExitStack() as stack:
+        tracers = []
+        for walks_all in (True, False, True):
+            plan = make_plan(btf, table, modules=False)
+            if walks_all:
+                plan.constants.pop("OFF_TASK_STRUCT_STACK", None)
+            tracers.append(stack.enter_context(Tracer(plan, find_headers(), symbols=symbols)))
+        for tracer in tracers:
+            tracer.count_allocations(True, cycle=1)
+        load(tmp_path)
+        for tracer in reversed(tracers):
+            tracer.count_allocations(False)
+        longest, filtered, shortest = map(found, tracers)
+        walks = [tracer.counters().counted["walks"] for tracer in tracers]
+    assert len(shortest) > 1
+    assert shortest <= filtered, "missed: " + str(shortest - filtered)
+    assert filtered <= longest, "not in scope: " + str(filtered - longest)
+    assert walks[1] < walks[2]
