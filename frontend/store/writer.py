@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
+import threading
 import zlib
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +41,32 @@ _SMALL_TABLES = (
     "answers",
     "vmalloc_regions",
 )
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait: half a save would leave the writer with another idea of the file.
+
+    By handlers, not by a mask: a mask is one thread's, and another would take the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in _ENDING
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 class SessionWriter:
@@ -121,18 +149,16 @@ class SessionWriter:
         if self._failed:
             return
         try:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._write(session)
-            self._database.execute("COMMIT")
+            with _signals_held_back():
+                self._database.execute("BEGIN IMMEDIATE")
+                self._write(session)
+                self._database.execute("COMMIT")
+                self.saved_cycles = len(session.cycles)
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):  # SQLite has rolled back by itself where it had to
                 self._database.execute("ROLLBACK")
             self._failed = True
             raise UnsupportedError(f"{self.path}: cannot save the session: {error}") from error
-        except KeyboardInterrupt:
-            self._database.execute("ROLLBACK")  # the next save begins anew
-            raise
-        self.saved_cycles = len(session.cycles)
 
     def _write(self, session: Session) -> None:
         for table in _SMALL_TABLES:

@@ -81,7 +81,8 @@ class Symboliser:
         return frame
 
     def _resolve(self, address: int, epoch: int) -> Frame:
-        for load in self._loads.get(epoch, ()):
+        # The last one first: it may lie where the init text of an earlier one was.
+        for load in reversed(self._loads.get(epoch, ())):
             place = load.place(address)
             if place is None:
                 continue

@@ -12,6 +12,7 @@ from kleak.stacks import base_name
 from tests.guest import Guest, GuestJob
 
 FOLLOWED = str(Path(__file__).with_name("followed_kleak.py"))
+NEWS = str(Path(__file__).with_name("module_news.py"))
 CYCLES = 7
 ROUNDS = 3
 
@@ -44,6 +45,7 @@ JOBS = [
         ],
         spoils=True,
     ),
+    GuestJob("module-news", ["python", NEWS], timeout_s=120.0),
 ]
 
 
@@ -120,3 +122,8 @@ def test_what_a_loaded_module_holds_is_no_leak(guest: Guest) -> None:
 @pytest.mark.parametrize("job", ["follow", "follow-two"])
 def test_ready_is_said_once(guest: Guest, job: str) -> None:
     assert outcome(guest, job)["stderr"].count("following ") == 1
+
+
+def test_uevents_tell_of_modules(guest: Guest) -> None:
+    result = guest["module-news"]
+    assert (result.status, result.stdout) == (0, "heard of modprobe\nheard of rmmod\n")

@@ -12,12 +12,13 @@ import jsonschema
 import pytest
 
 from kleak.analysis.selection import GROUPINGS, group
-from kleak.model import Verdict
+from kleak.model import Circumstances, Target, Verdict
 from kleak.render.formats import BY_NAME, RENDERERS, for_file
 from kleak.render.profile_proto import profile_class
 from kleak.render.renderer import Look, Material
+from tests import samples as build
 from tests.frontend.render.test_report_json import SCHEMA
-from tests.saved import HOSTILE, samples, total_bytes
+from tests.saved import HOSTILE, material, samples, total_bytes
 
 SAMPLES = samples()
 VERDICTS = sorted(Verdict)
@@ -218,6 +219,20 @@ def test_markdown_of_a_run_tells_its_scope():
     assert (
         "    kleak run --scope alloc_pipe_info --scope 'vmalloc*' --repeat 4 -- COMMAND\n"
     ) in str(shown("markdown", "6.18--pipes"))
+
+
+@pytest.mark.parametrize(
+    ("target", "scope", "cycles", "command"),
+    [
+        (Target("symbols", "f*,[lib]"), ("f*", "[lib]"), 3, "run --scope 'f*' --module lib"),
+        (Target("module", "lib,user"), ("lib", "user"), 6, "module lib --module user --cycles 3"),
+    ],
+)
+def test_markdown_tells_the_modules(target, scope, cycles, command):
+    captured = build.session(build.site([3] * cycles), target=target)
+    about = Circumstances(scope=scope, planned_cycles=cycles)
+    text = str(BY_NAME["markdown"].render(material(replace(captured, circumstances=about)), Look()))
+    assert f", as root:\n\n    kleak {command}" in text
 
 
 def test_no_markup_of_a_name_survives_in_markdown():

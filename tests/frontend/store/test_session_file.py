@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 import sqlite3
 import stat
 from contextlib import suppress
@@ -108,6 +109,24 @@ def test_a_session_can_be_read_while_it_is_written(path):
 
 
 # --- the file
+
+
+def test_an_interrupt_waits_for_the_save(path, monkeypatch):
+    write = SessionWriter._write
+
+    def interrupted(writer, saved):
+        write(writer, saved)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(SessionWriter, "_write", interrupted)
+    with SessionWriter(path) as writer:
+        with pytest.raises(KeyboardInterrupt):
+            writer.save(everything())
+        assert writer.saved_cycles == 2
+        monkeypatch.undo()
+        assert by_site(read_session(path)) == by_site(everything())
+        writer.save(everything(cycles=3))
+    assert by_site(read_session(path)) == by_site(everything(cycles=3))
 
 
 def test_only_the_owner_may_read(path):

@@ -104,6 +104,17 @@ def test_a_load_is_there_in_all_epochs_up_to_its_last(symboliser, image):
     assert found == [None, "plain", "plain", "plain", None]
 
 
+def test_a_load_in_place_of_the_init_text_of_another(symboliser, image):
+    _, helper = offset_of(image, "init_helper")
+    _, plain = offset_of(image, "plain")
+    place, later = 0xFFFFFFFFC2000000, 0xFFFFFFFFC3000000
+    symboliser.add(ModuleLoad(image, FIRST, 4096, place, 4096, epoch=11, last_epoch=12))
+    assert symboliser.resolve(place + helper + 3, 11).symbol == "init_helper"
+    symboliser.add(ModuleLoad(image, place, 4096, later, 4096, epoch=12))
+    assert symboliser.resolve(place + plain + 3, 12).symbol == "plain"
+    assert symboliser.resolve(place + helper + 3, 11).symbol == "init_helper"
+
+
 def test_a_file_of_another_build_does_not_fit(image):
     core, init = image.text_size("core"), image.text_size("init")
     assert ModuleLoad(image, FIRST, core, FIRST_INIT, init, 1).fits

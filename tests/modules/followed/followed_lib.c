@@ -10,6 +10,7 @@ static noinline void leak_one(void)
 	void *p = kmalloc(200, GFP_KERNEL);
 
 	OPTIMIZER_HIDE_VAR(p);
+	barrier(); /* or it would end in a jump, and leave no frame */
 }
 
 noinline void followed_lib_take(int count)
