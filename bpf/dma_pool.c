@@ -15,7 +15,7 @@ KRETFUNC_PROBE(dma_pool_alloc)
 	u64 size = read_u32(argument_of(ctx, 0) + OFF_DMA_POOL_SIZE);
 
 	book_allocation(ctx, PROGRAM_DMA_POOL_ALLOC, 1, FAMILY_DMA_POOL,
-			dma_pool_key(result_of(ctx)), 0, size, size, 0);
+			dma_pool_key(result_of(ctx)), size, size, 0);
 	return 0;
 }
 

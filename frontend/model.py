@@ -117,8 +117,14 @@ class CycleTally:
         )
 
 
+HELD_BY_ITS_TASK = "the task that allocated it"
+HELD_BY_ANOTHER = "another task since"
+
+
 class Allocation(NamedTuple):
     """One outstanding allocation. ``holder`` is who has a page now, where the kernel tells.
+
+    Where only page_owner tells, it is one of the two above.
 
     No dataclass: a session may keep a million, and a frozen one takes three times as long to make.
     """
@@ -237,7 +243,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a witness said, word for word: the text of a report of the kernel."""
+    """What a witness said, word for word: the text of a report of the kernel.
+
+    A report that is compared is there twice: before the first cycle and after the last settle.
+    "zoneinfo" is there for each sample that it belongs to, with the time of that sample.
+    """
 
     witness: str
     taken_at_ns: int
@@ -246,7 +256,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """When, where and how a session was captured. Nothing of it decides a verdict.
+    """When, where and how a session was captured, and what the kernel said meanwhile.
+
+    Of it, ``samples`` and ``answers`` take part in verdicts.
 
     ``started_at`` is Unix time in seconds. ``read_at_ns`` is when the outstanding allocations
     were read; ages count back from it. ``scope`` are the modules or globs that counted.
@@ -405,11 +417,40 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassGrowth:
+    """A class of kernel memory from the end of the first cycle to the end of the last.
+
+    ``name`` is a field of /proc/meminfo, or "pages" for what no field names. ``held_bytes`` is
+    what the sites hold of it. ``grew``: by more than ``noise_bytes``, and steadily.
+    ``unexplained``: so did what the sites do not hold.
+    """
+
+    name: str
+    growth_bytes: int
+    held_bytes: int
+    noise_bytes: int
+    grew: bool
+    unexplained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryAccount:
+    """How the kernel's memory grew over the cycles, and how much of that the sites explain.
+
+    ``explained_percent`` is of all classes that grew, None where none did by more than noise.
+    """
+
+    explained_percent: float | None
+    classes: tuple[ClassGrowth, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The conclusions. ``sites`` is ranked, best first. kleak.render makes text of it.
 
     ``merged`` are the sessions that it was made from, if there was more than one. ``groups`` are
-    the sites by what ``grouped_by`` names, most bytes first, where that was asked for.
+    the sites by what ``grouped_by`` names, most bytes first, where that was asked for. ``memory``
+    is None where it cannot be told: with one cycle, or for merged sessions.
     ``suppressions`` are the rules that were applied, in the order of their files.
     """
 
@@ -421,4 +462,5 @@ class Report:
     merged: tuple[MergedSession, ...] = ()
     grouped_by: str | None = None
     groups: tuple[Group, ...] = ()
+    memory: MemoryAccount | None = None
     suppressions: tuple[SuppressionUse, ...] = ()

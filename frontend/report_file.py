@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 from kleak.analysis.judge import judge
 from kleak.errors import UsageError
 from kleak.model import (
+    ClassGrowth,
     Evidence,
     Excuse,
     Frame,
     JudgedSite,
     Kernel,
+    MemoryAccount,
     Parent,
     Report,
     Source,
@@ -80,6 +82,25 @@ def _report(document: Any) -> Report:
             tuple(str(one) for one in _list(trust, "notes")),
         ),
         sites=tuple(_site(site) for site in _list(document, "sites")),
+        memory=_memory(_object(document, "memory")) if "memory" in document else None,
+    )
+
+
+def _memory(found: dict[str, Any]) -> MemoryAccount:
+    percent = found["explained_percent"]
+    return MemoryAccount(
+        None if percent is None else float(percent),
+        tuple(
+            ClassGrowth(
+                _text(one, "name"),
+                int(one["growth_bytes"]),
+                int(one["held_bytes"]),
+                _number(one, "noise_bytes"),
+                bool(one["grew"]),
+                bool(one["unexplained"]),
+            )
+            for one in _list(found, "classes")
+        ),
     )
 
 

@@ -184,6 +184,7 @@ def boot(
     terminals: dict[str, tuple[int, int]] | None = None,
     stdout: Sink | None = None,
     stderr: Sink | None = None,
+    cancelled: threading.Event | None = None,
 ) -> Result:
     """Boot ``kernel``, run ``argv`` as root in it, power off, and return what became of it.
 
@@ -200,6 +201,7 @@ def boot(
             terminal.
         stdout: called with each piece of the command's standard output, from another thread.
         stderr: the same for standard error.
+        cancelled: where it is set, from another thread, the guest is killed.
 
     Raises:
         UsageError: a directory that cannot be shared.
@@ -234,7 +236,7 @@ def boot(
             for end in (out_end, err_end, console_end):
                 os.close(end.fd)
         try:
-            failure = _watch(process, shared, timeout_s, (out, err))
+            failure = _watch(process, shared, timeout_s, (out, err), cancelled)
         finally:
             _kill_group(process)
             for end in (out_end, err_end, console_end):
@@ -354,6 +356,7 @@ def _watch(
     shared: Path,
     timeout_s: float,
     outputs: tuple[_Output, _Output],
+    cancelled: threading.Event | None,
 ) -> str | None:
     """Wait for the guest to end; return why it has to be killed, or None if it ended."""
     start = time.monotonic()
@@ -362,6 +365,8 @@ def _watch(
         now = time.monotonic()
         if any(output.error is not None for output in outputs):
             return None
+        if cancelled is not None and cancelled.is_set():
+            return "cancelled"
         if ended_at is None and (shared / "status").exists():
             ended_at = now
         if ended_at is not None:

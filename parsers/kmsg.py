@@ -18,19 +18,22 @@ from typing import TypeAlias
 from kleak.parsers._lines import Source, iterate_lines, undress
 
 _KMSG_PREFIX = re.compile(r"(\d+),\d+,(\d+),[^;]*;")
+_SEVERITIES = 8
 _SECONDS = re.compile(r"\[ *(\d+\.\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A witness line. ``time_seconds`` is since boot, None where not printed.
+    """A line of the log. ``time_seconds`` is since boot, None where not printed.
 
-    ``line_number`` takes no part in equality.
+    ``severity`` is that of include/linux/kern_levels.h (4 is a warning, less is worse), None
+    where not printed. ``line_number`` takes no part in equality.
     """
 
     text: str
     line_number: int = field(compare=False)
     time_seconds: float | None
+    severity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,13 @@ class ObjectsRemaining:
 
     ``object_addresses`` are those of the "Object 0x... @offset" lines that follow, as printed
     (hashed unless hashing of pointers is off); their number is the objects that were left in the
-    slabs shown.
+    slabs shown. ``object_offsets`` are theirs in their slabs, in bytes.
     """
 
     log: LogLine
     cache: str
     object_addresses: tuple[int, ...]
+    object_offsets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,36 @@ class NetdeviceWaiting:
     log: LogLine
     device: str
     usage_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NameTaken:
+    """proc_register() in fs/proc/generic.c, debugfs_start_creating() in fs/debugfs/inode.c,
+    sysfs_warn_dup() in fs/sysfs/dir.c, kmem_cache_sanity_check() in mm/slab_common.c: something
+    of that name is there already. ``registry`` is "proc", "debugfs", "sysfs" or "slab".
+    """
+
+    log: LogLine
+    registry: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryNotEmpty:
+    """remove_proc_entry() in fs/proc/generic.c: a directory went with ``left`` still in it."""
+
+    log: LogLine
+    directory: str
+    left: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceMiscount:
+    """refcount_warn_saturate() in lib/refcount.c, lib/kobject.c, or device_release() in
+    drivers/base/core.c: references do not add up.
+    """
+
+    log: LogLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +140,14 @@ Witness: TypeAlias = (
     | ObjectsRemaining
     | CacheNotEmpty
     | NetdeviceWaiting
+    | NameTaken
+    | DirectoryNotEmpty
+    | ReferenceMiscount
     | KmemleakSuspects
     | KmemleakDisabled
 )
 
-_OBJECT = re.compile(r"Object 0x([0-9a-f]+) @offset=\d+")
+_OBJECT = re.compile(r"Object 0x([0-9a-f]+) @offset=(\d+)")
 _REMAINING = re.compile(
     r"BUG (?P<cache>\S+) \(.*\): Objects remaining (?:in \S+ )?on __kmem_cache_shutdown\(\)"
 )
@@ -118,6 +155,10 @@ _REMAINING = re.compile(
 
 def _remaining(match: re.Match[str], log: LogLine) -> Witness:
     return ObjectsRemaining(log, match["cache"], ())
+
+
+def _taken(registry: str) -> Callable[[re.Match[str], LogLine], Witness]:
+    return lambda match, log: NameTaken(log, registry, match[1])
 
 
 def _left(match: re.Match[str], log: LogLine) -> Witness:
@@ -146,6 +187,28 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], LogLine], Witne
         ),
         lambda match, log: NetdeviceWaiting(log, match[1], int(match[2])),
     ),
+    (re.compile(r"proc_dir_entry '(.*)' already registered"), _taken("proc")),
+    (
+        re.compile(r"debugfs: (?:File|Directory)? ?'(.*?)' .*already (?:present|exists)"),
+        _taken("debugfs"),
+    ),
+    (re.compile(r"sysfs: cannot create duplicate filename '(.*)'"), _taken("sysfs")),
+    (re.compile(r"kmem_cache of name '(.*)' already exists"), _taken("slab")),
+    (
+        re.compile(
+            r"remove_proc_(?:entry|subtree): removing non-empty directory '(.*)', "
+            r"leaking at least '(.*)'"
+        ),
+        lambda match, log: DirectoryNotEmpty(log, match[1], match[2]),
+    ),
+    (
+        re.compile(
+            r"refcount_t: |kobject: '.*' \(\S+\): is not initialized"
+            r"|kobject: kobject \(\S+\): tried to init"
+            r"|Device '.*' does not have a release\(\) function"
+        ),
+        lambda match, log: ReferenceMiscount(log),
+    ),
     (
         re.compile(r"kmemleak: (\d+) new suspected memory leaks"),
         lambda match, log: KmemleakSuspects(log, int(match[1])),
@@ -162,6 +225,13 @@ def parse(source: Source) -> tuple[Witness, ...]:
     return tuple(stream(source))
 
 
+def lines(source: Source) -> Iterator[LogLine]:
+    """Yield every line, whatever it says, but for the properties that follow a record."""
+    for number, line in enumerate(iterate_lines(source), 1):
+        if not line.startswith(" "):
+            yield _read_line(line, number)
+
+
 def stream(source: Source) -> Iterator[Witness]:
     """Yield the witness lines one at a time; other lines are passed over."""
     remaining: ObjectsRemaining | None = None
@@ -173,6 +243,7 @@ def stream(source: Source) -> Iterator[Witness]:
                 remaining.log,
                 remaining.cache,
                 (*remaining.object_addresses, int(found_object[1], 16)),
+                (*remaining.object_offsets, int(found_object[2])),
             )
             continue
         witness = _recognise(log)
@@ -199,7 +270,12 @@ def _read_line(line: str, number: int) -> LogLine:
     line = line.replace("\0", "")
     record = _KMSG_PREFIX.match(line)
     if record is not None:
-        return LogLine(undress(line[record.end() :]), number, int(record[2]) / 1e6)
+        return LogLine(
+            undress(line[record.end() :]),
+            number,
+            int(record[2]) / 1e6,
+            int(record[1]) % _SEVERITIES,
+        )
     text = undress(line)
     # undress() has taken the time away: it stands in the part that is gone
     seconds = _SECONDS.search(line[: len(line.rstrip()) - len(text)])

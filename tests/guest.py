@@ -21,6 +21,7 @@ import json
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,8 +107,11 @@ class Guest:
         )
 
 
-def run_jobs(kernel: Path, jobs: Sequence[GuestJob]) -> Guest:
-    """Build all modules for ``kernel``, boot it once, and run ``jobs`` in it."""
+def run_jobs(kernel: Path, jobs: Sequence[GuestJob], cancelled: threading.Event) -> Guest:
+    """Build all modules for ``kernel``, boot it once, and run ``jobs`` in it.
+
+    ``cancelled``, set from another thread, ends that.
+    """
     modules = build_all(kernel)
     directory = TOP / "build" / "vm" / release_of(kernel)
     if directory.exists():
@@ -130,6 +134,7 @@ def run_jobs(kernel: Path, jobs: Sequence[GuestJob]) -> Guest:
         rw_dirs=[directory],
         cwd=TOP,
         timeout_s=BOOT_ALLOWANCE_S + sum(job.timeout_s for job in jobs),
+        cancelled=cancelled,
     )
     (directory / "console").write_text("\n".join(result.console_tail), encoding="utf-8")
     return Guest(kernel, modules, directory, result)

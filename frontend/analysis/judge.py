@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.analysis import verdict, vmallocinfo
+from kleak.analysis import kernel_log, memory, verdict, vmallocinfo
 from kleak.analysis.attribution import Attribution, attribute, count_cycles
 from kleak.analysis.grouping import fold
-from kleak.analysis.weights import LEDGER_CAP, LEDGER_CAP_LOSSY
-from kleak.analysis.witnesses import LEDGER, WITNESSES
-from kleak.model import CycleTally, JudgedSite, Report, Session, Tally, Target, TracedSite, Trust
+from kleak.analysis.weights import BOOKS_CAP, LEDGER_CAP, LEDGER_CAP_LOSSY
+from kleak.analysis.witnesses import BOOKS, LEDGER, WITNESSES
+from kleak.model import (
+    CycleTally,
+    JudgedSite,
+    MemoryAccount,
+    Report,
+    Session,
+    Tally,
+    Target,
+    TracedSite,
+    Trust,
+)
 from kleak.stacks import (
     Frames,
     before_dispatch,
@@ -42,12 +52,14 @@ def judge(session: Session) -> Report:
     sites = _sort_out(session)
     judged = [(one.site, _judge_site(one)) for one in sites.judged]
     judged.sort(key=lambda pair: _order(pair[1]))
+    account = memory.account(session)
     return Report(
         kernel=session.kernel,
         target=session.target,
         cycles=max(count_cycles(session).values(), default=len(session.cycles)),
-        trust=_trust(session, sites),
+        trust=_trust(session, sites, account),
         sites=fold(judged, session),
+        memory=account,
     )
 
 
@@ -108,8 +120,8 @@ def _judge_site(attribution: Attribution) -> JudgedSite:
     found = [(witness, witness.judge(site, session)) for witness in WITNESSES]
     findings = [(witness, finding) for witness, finding in found if finding is not None]
     complete = session.trust.complete
-    cap = LEDGER_CAP if complete else LEDGER_CAP_LOSSY
-    evidence = verdict.weigh(findings, capped=LEDGER, cap=cap)
+    caps = {LEDGER: LEDGER_CAP if complete else LEDGER_CAP_LOSSY, BOOKS: BOOKS_CAP}
+    evidence = verdict.weigh(findings, caps)
     percent = verdict.score(evidence)
     facts = frozenset(finding.fact for _, finding in findings)
     allocator_frames, rest = split_allocator(site.frames)
@@ -129,7 +141,7 @@ def _judge_site(attribution: Attribution) -> JudgedSite:
     )
 
 
-def _trust(session: Session, sites: _Sorted) -> Trust:
+def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> Trust:
     """What the session says, and what judging adds to it."""
     trust = session.trust
     witnesses = dict(trust.witnesses)
@@ -161,6 +173,8 @@ def _trust(session: Session, sites: _Sorted) -> Trust:
         notes.append(
             f"{missed} outstanding {noun} gone from /proc/vmallocinfo: their frees were missed"
         )
+    notes += kernel_log.notes(session)
+    notes += memory.notes(account, len(session.cycles))
     return replace(trust, witnesses=witnesses, notes=tuple(notes))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import PurePath
 
+from kleak.analysis import kernel_log
 from kleak.model import Frame, JudgedSite, Report, Session, Target
 
 
@@ -53,6 +54,8 @@ def _target(target: Target) -> Target:
 
 
 def _notes(notes: tuple[str, ...], target: Target) -> tuple[str, ...]:
+    """Notes without directories, and without lines of the log, which may hold anything."""
+    notes = tuple(note for note in notes if f"{kernel_log.NAME}: " not in note)
     if target.path is None:
         return notes
     return tuple(note.replace(target.path, PurePath(target.path).name) for note in notes)

@@ -22,4 +22,7 @@ def judge(site: TracedSite, session: Session) -> Finding:
         return Finding(
             Fact.SURVIVED_LOSSY, "outlived the unload, though the trace lost events (see trust)"
         )
+    if site.allocator == "reclaimable_cache":
+        says = "outlived the unload, the deferred frees and the dropping of what nobody uses"
+        return Finding(Fact.SURVIVED_UNLOAD, says)
     return Finding(Fact.SURVIVED_UNLOAD, "outlived the unload and the deferred frees")

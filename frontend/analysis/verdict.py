@@ -8,10 +8,10 @@ can be worked out again from the report.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kleak.analysis.findings import Finding, Witness
-from kleak.analysis.weights import WEIGHTS, Fact
+from kleak.analysis.weights import NOT_THERE, STILL_THERE, WEIGHTS, Fact
 from kleak.model import Evidence, Verdict
 
 CONFIRMED_SCORE = 95.0
@@ -19,33 +19,58 @@ LIKELY_SCORE = 75.0
 RETAINED_BELOW_SCORE = 50.0
 
 _SET_UP = frozenset({Fact.FIRST_CYCLE, Fact.PLATEAU, Fact.PAGES_HELD})
-_SEEN_BY_THE_KERNEL = frozenset({Fact.REGION_THERE, Fact.UNREFERENCED})
-_FREED = frozenset({Fact.REGION_GONE, Fact.NOT_TRACKED, Fact.PAGES_FREE})
+_INDEPENDENT = frozenset(
+    {Fact.REGION_THERE, Fact.UNREFERENCED, Fact.TAG_LEFT, Fact.CACHE_LEFT, Fact.NAME_STAYS}
+)
+_FREED = frozenset(
+    {
+        Fact.REGION_GONE,
+        Fact.NOT_TRACKED,
+        Fact.PAGES_FREE,
+        Fact.PAGES_REUSED,
+        Fact.ROWS_DID_NOT_GROW,
+    }
+)
 _EVERY_CYCLE = frozenset({Fact.EVERY_CYCLE, Fact.EVERY_CYCLE_EQUAL})
 
 
 def weigh(
-    findings: Sequence[tuple[Witness, Finding]], *, capped: str, cap: float
+    findings: Sequence[tuple[Witness, Finding]], caps: Mapping[str, float]
 ) -> tuple[Evidence, ...]:
-    """The findings with their weights, in the order given, then correction and prior.
+    """The findings with their weights, in the order given, then corrections and prior.
 
-    ``capped`` is the source whose witnesses are correlated: together they count ``cap`` at most.
+    ``caps`` are the sources whose witnesses are correlated, and what each counts at most.
     Findings against a leak are never capped.
     """
     evidence = [
         Evidence(witness.name, finding.says, WEIGHTS[finding.fact].log_odds)
         for witness, finding in findings
     ]
-    total = sum(
-        WEIGHTS[finding.fact].log_odds for witness, finding in findings if witness.source == capped
-    )
-    if total > cap:
-        names = [witness.name for witness, _ in findings if witness.source == capped]
-        says = f"{', '.join(names)} all ask the {capped}: together they count {cap:g} at most"
-        evidence.append(Evidence("correlation", says, cap - total))
+    for source, cap in caps.items():
+        weights = {
+            witness.name: WEIGHTS[finding.fact].log_odds
+            for witness, finding in findings
+            if witness.source == source
+        }
+        total = sum(weights.values())
+        if total > cap:
+            says = f"{', '.join(weights)} all ask the {source}: together they count {cap:g} at most"
+            evidence.append(Evidence("correlation", says, cap - total))
+    evidence += _disagreement(findings)
     prior = "before any evidence: most of what is outstanding does not leak"
     evidence.append(Evidence("prior", prior, WEIGHTS[Fact.PRIOR].log_odds))
     return tuple(evidence)
+
+
+def _disagreement(findings: Sequence[tuple[Witness, Finding]]) -> list[Evidence]:
+    """What is said where witnesses besides the ledger contradict one another. It has no weight:
+    each has its own already."""
+    there = [witness.name for witness, finding in findings if finding.fact in STILL_THERE]
+    gone = [witness.name for witness, finding in findings if finding.fact in NOT_THERE]
+    if not there or not gone:
+        return []
+    says = f"{', '.join(gone)} against {', '.join(there)}: not all of them can be right"
+    return [Evidence("disagreement", says, 0.0)]
 
 
 def score(evidence: Sequence[Evidence]) -> float:
@@ -59,10 +84,10 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
 
     ``complete`` is whether the trace lost nothing that may change a result.
     """
-    independent = not facts.isdisjoint(_SEEN_BY_THE_KERNEL)
+    undisputed = facts.isdisjoint(NOT_THERE) and Fact.REFERENCED not in facts
+    independent = not facts.isdisjoint(_INDEPENDENT)
     repeated = complete and Fact.DIRECT in facts and not facts.isdisjoint(_EVERY_CYCLE)
-    denied = Fact.REFERENCED in facts
-    if percent >= CONFIRMED_SCORE and (independent or repeated) and not denied:
+    if percent >= CONFIRMED_SCORE and undisputed and (independent or repeated):
         return Verdict.CONFIRMED
     if percent >= LIKELY_SCORE:
         return Verdict.LIKELY

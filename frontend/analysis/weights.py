@@ -59,7 +59,20 @@ class Fact(Enum):
 
     PAGES_HELD = "pages in other hands"
     PAGES_FREE = "pages free"
+    PAGES_OWNED = "pages of the same task"
+    PAGES_REUSED = "pages allocated again"
+    TAG_LEFT = "allocation tag not empty at unload"
+    CACHE_LEFT = "objects left in a destroyed cache"
+    ROWS_GREW = "allocinfo grew by as much"
+    ROWS_DID_NOT_GROW = "allocinfo did not grow"
+    CACHE_GREW = "cache grew by as much"
+    CACHE_DID_NOT_GROW = "cache did not grow"
+    CLASS_GREW = "class of memory grew by as much"
+    CLASS_DID_NOT_GROW = "class of memory did not grow"
+    NAME_STAYS = "name still registered"
+
     CORRELATED = "same map asked thrice"
+    CORRELATED_BOOKS = "kernel's counters asked twice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +222,57 @@ WEIGHTS: dict[Fact, Weight] = {
     Fact.PAGES_FREE: Weight(
         -6.0, "The kernel has these pages free: they were freed, and the tracer missed that."
     ),
+    Fact.PAGES_OWNED: Weight(
+        0.5,
+        "page_owner has for every page the process that the ledger has: no free was missed. It "
+        "says nothing of who may still use them.",
+    ),
+    Fact.PAGES_REUSED: Weight(
+        -6.0, "Another process allocated these pages since: they were freed, and that was missed."
+    ),
+    Fact.TAG_LEFT: Weight(
+        0.5,
+        "The kernel's own counter of that line was above 0 when the module went: the ledger "
+        "missed no free here. Whether the kernel holds it on purpose, no counter knows.",
+    ),
+    Fact.CACHE_LEFT: Weight(
+        3.0,
+        "The cache is destroyed, so nobody can free its objects any more; the log counts as many "
+        "of that size as the ledger. They may be another site's of the same size.",
+    ),
+    Fact.ROWS_GREW: Weight(
+        0.5,
+        "The kernel's own counter of that line grew by as much: the ledger missed no free here. "
+        "Others may have called the same line.",
+    ),
+    Fact.ROWS_DID_NOT_GROW: Weight(
+        -4.0,
+        "The kernel's own counter of that line is exact and grew by less than half: freed, and "
+        "the tracer missed that. A line in a function that was inlined may be another's.",
+    ),
+    Fact.CACHE_GREW: Weight(
+        0.3,
+        "The cache grew by as much, and by more than CPUs keep in slabs of their own. Anybody may "
+        "have taken the objects.",
+    ),
+    Fact.CACHE_DID_NOT_GROW: Weight(
+        -1.5,
+        "kmalloc's caches of that size grew by less than half. Somebody else may have given "
+        "back as many meanwhile.",
+    ),
+    Fact.CLASS_GREW: Weight(
+        0.3, "/proc/meminfo grew by as much in that class. So it does by anybody's doing."
+    ),
+    Fact.CLASS_DID_NOT_GROW: Weight(
+        -1.5,
+        "The class grew by less than a quarter of what its sites are said to hold. Somebody else "
+        "may have given back as much meanwhile.",
+    ),
+    Fact.NAME_STAYS: Weight(
+        3.5,
+        "The target registered a name, was unloaded, and the name is still there: no grace period "
+        "and no cache explains that. Takes back what the stack of a registry speaks against it.",
+    ),
     Fact.CORRELATED: Weight(
         -1.0,
         "Survival, growth and the share freed are three questions to one map; a free that is "
@@ -216,8 +280,44 @@ WEIGHTS: dict[Fact, Weight] = {
         "when the trace is known to have lost events. The weight is whatever that takes off; "
         "shown is the greatest.",
     ),
+    Fact.CORRELATED_BOOKS: Weight(
+        -0.6,
+        "Allocation tags, allocinfo, slabinfo, page_owner and meminfo count one allocation; all "
+        "they prove is that it was not freed. Together they count 0.5 at most, so that no pool "
+        "that is kept on purpose becomes likely by them. Shown is the greatest.",
+    ),
 }
 
 # The most that the witnesses which ask the ledger may add up to.
 LEDGER_CAP = 3.5
 LEDGER_CAP_LOSSY = 2.5
+# The most that the kernel's counters may add up to.
+BOOKS_CAP = 0.5
+
+# What says, without the ledger, that the memory is there, and what says that it is not: a site
+# with both is told to be disputed.
+STILL_THERE = frozenset(
+    {
+        Fact.UNREFERENCED,
+        Fact.REFERENCED,
+        Fact.REGION_THERE,
+        Fact.PAGES_OWNED,
+        Fact.TAG_LEFT,
+        Fact.CACHE_LEFT,
+        Fact.ROWS_GREW,
+        Fact.CACHE_GREW,
+        Fact.CLASS_GREW,
+        Fact.NAME_STAYS,
+    }
+)
+NOT_THERE = frozenset(
+    {
+        Fact.NOT_TRACKED,
+        Fact.REGION_GONE,
+        Fact.PAGES_FREE,
+        Fact.PAGES_REUSED,
+        Fact.ROWS_DID_NOT_GROW,
+        Fact.CACHE_DID_NOT_GROW,
+        Fact.CLASS_DID_NOT_GROW,
+    }
+)

@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 from kleak import __version__
+from kleak.capture.kernel_reports import KernelReports
 from kleak.capture.machine import setting_changes
 from kleak.capture.records import StackTotal
 from kleak.model import Answer, Circumstances, MemorySample, Session, Tally, TracedSite
@@ -17,10 +19,15 @@ from kleak.parsers.elf_notes import parse_build_id
 _MEMINFO = Path("/proc/meminfo")
 _MODULES = Path("/sys/module")
 MEMINFO_FIELDS = (
+    "MemTotal",
     "MemFree",
     "MemAvailable",
+    "Buffers",
     "Cached",
+    "SwapCached",
     "AnonPages",
+    "Shmem",
+    "Hugetlb",
     "Slab",
     "SReclaimable",
     "SUnreclaim",
@@ -28,7 +35,11 @@ MEMINFO_FIELDS = (
     "Percpu",
     "KernelStack",
     "PageTables",
+    "SecPageTables",
+    "Balloon",
 )
+# When nothing is on its way any more, so that two samples can be compared.
+_QUIET = frozenset({"start", "settled", "end"})
 
 
 class Recorder(Protocol):
@@ -39,7 +50,10 @@ class Recorder(Protocol):
 
 
 class Observer:
-    """Takes samples of memory and the time as a capture goes on."""
+    """Takes samples of memory and the time as a capture goes on, and asks the kernel.
+
+    Use as a context around the cycles.
+    """
 
     def __init__(
         self,
@@ -56,6 +70,26 @@ class Observer:
         self._known_build_ids = dict(build_ids or {})
         self._started_at = time.time()
         self._samples: list[MemorySample] = []
+        self._reports = KernelReports()
+
+    def __enter__(self) -> Observer:
+        """Ask the kernel for the first time."""
+        self._reports.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close what is open."""
+        self._reports.__exit__(kind, error, trace)
+
+    @property
+    def witnesses(self) -> dict[str, str]:
+        """What came of asking each witness, as the last describe() found it."""
+        return dict(self._reports.states)
 
     def sample(self, when: str, cycle: int, totals: Iterable[StackTotal]) -> None:
         """Note what is outstanding now, by ``totals``, and what /proc/meminfo says."""
@@ -63,9 +97,9 @@ class Observer:
         for row in totals:
             count += row.allocated - row.freed
             size += row.allocated_bytes - row.freed_bytes
-        self._samples.append(
-            MemorySample(time.monotonic_ns(), when, cycle, Tally(count, size), _read_meminfo())
-        )
+        now = time.monotonic_ns()
+        self._samples.append(MemorySample(now, when, cycle, Tally(count, size), _read_meminfo()))
+        self._reports.follow(now if when in _QUIET else None)
 
     def describe(
         self,
@@ -86,7 +120,7 @@ class Observer:
             build_ids=self._build_ids(sites),
             settings=setting_changes(),
             samples=tuple(self._samples),
-            answers=tuple(answers),
+            answers=(*answers, *self._reports.answers()),
         )
 
     def _build_ids(self, sites: Iterable[TracedSite]) -> dict[str, str]:

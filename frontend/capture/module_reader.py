@@ -27,12 +27,15 @@ class ModuleReader:
         planned_cycles: int | None,
         keep: int,
     ) -> None:
-        """``planned_cycles``: of each module; ``keep``: outstanding allocations of a site."""
+        """``planned_cycles``: of each module; ``keep``: outstanding allocations of a site.
+
+        ``observer`` asks the kernel's own counters where it is used as a context.
+        """
         self.target = _describe(targets)
         self._tracer = tracer
         self._targets = {target.name: target for target in targets}
         self._keep = keep
-        self._observer = Observer(
+        self.observer = Observer(
             self._targets,
             None if planned_cycles is None else planned_cycles * len(targets),
             {target.name: target.image.build_id for target in targets},
@@ -49,12 +52,12 @@ class ModuleReader:
     def save_beginning(self, recorder: Recorder) -> None:
         """Save that the capture began: what ends it in the first cycle leaves that much."""
         self.sample("start", 0)
-        about = self._observer.describe((), (), finished=False)
+        about = self.observer.describe((), (), finished=False)
         recorder.save(Session(read_kernel(), self.target, (), (), Trust(), None, about))
 
     def sample(self, when: str, cycle: int) -> None:
         """Note what is outstanding now; see :class:`kleak.model.MemorySample`."""
-        self._observer.sample(when, cycle, self._tracer.totals())
+        self.observer.sample(when, cycle, self._tracer.totals())
 
     def note_failure(self, cycle: int, reason: str) -> None:
         """Note that the load which is ``cycle`` failed."""
@@ -92,7 +95,7 @@ class ModuleReader:
             self.target,
             [self._cycle(record) for record in loads],
             symboliser.resolve,
-            self._observer,
+            self.observer,
             finished=finished,
             kmemleak=kmemleak,
             keep=self._keep,

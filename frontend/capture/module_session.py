@@ -114,10 +114,11 @@ def capture_module(
     As trace_module(): many runs may share the programs that one tracer has compiled.
     """
     capture = _Capture(run, tracer, progress, recorder)
-    with capture.kmemleak:
-        failure = capture.run_cycles()
-    progress.say("reading the result")
-    session = capture.session(failure)
+    with capture.observer:
+        with capture.kmemleak:
+            failure = capture.run_cycles()
+        progress.say("reading the result")
+        session = capture.session(failure)
     try:
         recorder.save(session)
     except UnsupportedError as error:
@@ -129,7 +130,11 @@ class _Capture:
     """One capture in progress."""
 
     def __init__(
-        self, run: ModuleRun, tracer: Tracer, progress: Progress, recorder: Recorder
+        self,
+        run: ModuleRun,
+        tracer: Tracer,
+        progress: Progress,
+        recorder: Recorder,
     ) -> None:
         self._run = run
         self._tracer = tracer
@@ -141,6 +146,7 @@ class _Capture:
         )
         self._names = ", ".join(target.name for target in run.targets)
         self._cycle = 1
+        self.observer = self._reader.observer
 
     def run_cycles(self) -> KleakError | None:
         """Load, exercise, unload; settle. Returns what ended it early."""

@@ -89,11 +89,14 @@ def read_session(
             holder=pages.holder,
             kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
         )
+        witnesses["page_owner"] = pages.owner_state
     if finished:
         pointers = read_pointers(sites)
         witnesses["pointers"] = pointers.state
         if pointers.text is not None:
             answers.append(Answer("pointers", time.monotonic_ns(), pointers.text))
+    about = observer.describe(sites, answers, finished=finished)
+    witnesses |= observer.witnesses
     return Session(
         read_kernel(),
         target,
@@ -108,7 +111,7 @@ def read_session(
             (*tracer.notes, *notes, *_remarks(counters, tracer.reused_by_cache())),
         ),
         report.regions,
-        observer.describe(sites, answers, finished=finished),
+        about,
     )
 
 

@@ -110,8 +110,8 @@ def trace_command(
         limits=run.limits,
     )
     progress.say("compiling and attaching")
-    with tracer:
-        return _Capture(run, tracer, table, progress, recorder).run_all()
+    with tracer, Observer(run.scope_names, run.repeat) as observer:
+        return _Capture(run, tracer, table, progress, recorder, observer).run_all()
 
 
 class _Capture:
@@ -124,6 +124,7 @@ class _Capture:
         table: KernelTable,
         progress: Progress,
         recorder: Recorder,
+        observer: Observer,
     ) -> None:
         self._run = run
         self._tracer = tracer
@@ -132,7 +133,7 @@ class _Capture:
         self._progress = progress
         self._recorder = recorder
         self._kmemleak = Kmemleak(wanted=run.kmemleak)
-        self._observer = Observer(run.scope_names, run.repeat)
+        self._observer = observer
         self._target = run.target
         self._cycles: list[Cycle] = []
         self._notes: list[str] = []

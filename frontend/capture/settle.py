@@ -75,7 +75,7 @@ def settle(
     while True:
         now = time.monotonic()
         elapsed = now - start
-        progress.say(f"{doing}: waiting for late frees ({elapsed:.0f} s)")
+        progress.say(f"{doing}: unused caches dropped, waiting for late frees ({elapsed:.0f} s)")
         quiet = now - changed_at >= patience.quiet
         if before == 0 or (quiet and elapsed >= patience.least) or elapsed >= patience.most:
             return elapsed

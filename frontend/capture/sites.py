@@ -33,14 +33,14 @@ def build_sites(
     *,
     cycles: int,
     keep: int,
-    holder: Callable[[int], str | None] = lambda address: None,
+    holder: Callable[[int, int], str | None] = lambda address, tgid: None,
     kmemleak: Joined | None = None,
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: totals of cycles 1 to ``cycles`` count. ``keep``: outstanding allocations kept
-    of a site, oldest first. ``holder`` says who has the page at an address. ``kmemleak`` joins
-    what it said, None if it was not asked.
+    of a site, oldest first. ``holder`` says who has the page at an address that a process (its
+    tgid) allocated. ``kmemleak`` joins what it said, None if it was not asked.
     """
     named: dict[tuple[int, int, str], tuple[str, tuple[Frame, ...]]] = {}
 
@@ -68,7 +68,10 @@ def build_sites(
             kmemleak.count(entry, known.said)
         if len(known.kept) < keep:
             known.kept.append(
-                _allocation(entry, holder(entry.address) if entry.family == "pages" else None)
+                _allocation(
+                    entry,
+                    holder(entry.address, entry.tgid) if entry.family == "pages" else None,
+                )
             )
     built = [
         _site(allocator, frames, growing, cycles) for (allocator, frames), growing in sites.items()

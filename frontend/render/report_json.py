@@ -11,6 +11,7 @@ from kleak.model import (
     Frame,
     Group,
     JudgedSite,
+    MemoryAccount,
     MergedSession,
     Report,
     Sighting,
@@ -33,8 +34,8 @@ def render(report: Report) -> str:
 def document(report: Report) -> dict[str, Any]:
     """The document as plain objects. Sizes are bytes.
 
-    The keys "sessions", "groups" and "suppressions" are there only where sessions were merged,
-    sites grouped, or suppressions given.
+    The keys "sessions", "groups", "suppressions" and "memory" are there only where sessions were
+    merged, sites grouped, suppressions given, or the growth of memory could be followed.
     """
     found: dict[str, Any] = {
         "schema": SCHEMA,
@@ -48,6 +49,8 @@ def document(report: Report) -> dict[str, Any]:
         },
         "sites": [_site(site) for site in report.sites],
     }
+    if report.memory is not None:
+        found["memory"] = _memory(report.memory)
     if report.merged:
         found["sessions"] = [_session(one) for one in report.merged]
     if report.grouped_by is not None:
@@ -56,6 +59,23 @@ def document(report: Report) -> dict[str, Any]:
     if report.suppressions:
         found["suppressions"] = [_suppression(one) for one in report.suppressions]
     return found
+
+
+def _memory(memory: MemoryAccount) -> dict[str, Any]:
+    return {
+        "explained_percent": memory.explained_percent,
+        "classes": [
+            {
+                "name": one.name,
+                "growth_bytes": one.growth_bytes,
+                "held_bytes": one.held_bytes,
+                "noise_bytes": one.noise_bytes,
+                "grew": one.grew,
+                "unexplained": one.unexplained,
+            }
+            for one in memory.classes
+        ],
+    }
 
 
 def _session(session: MergedSession) -> dict[str, Any]:

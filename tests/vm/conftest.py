@@ -1,12 +1,16 @@
 """One boot of each kernel, shared by all tests that use the ``guest`` fixture.
 
+A guest keeps about one CPU busy, so two boot at a time; the first test that wants one starts all.
+
 The tests of a module run on the kernels of SERIES, or on those that it names itself, as
 ``KERNELS = ("dev",)``.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +25,9 @@ SERIES = ("6.1", "6.12")
 BUILT_BY = {"dev": "make dev-kernel"}
 
 jobs: defaultdict[str, dict[str, GuestJob]] = defaultdict(dict)
-guests: dict[str, Guest] = {}
+guests: dict[str, Future[Guest]] = {}
+cancelled = threading.Event()
+boots = ThreadPoolExecutor(max_workers=2)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -59,6 +65,17 @@ def kernel(series: str) -> Path:
 @pytest.fixture(scope="session")
 def guest(series: str, kernel: Path) -> Guest:
     """A boot of ``kernel`` in which all jobs were run."""
-    if series not in guests:
-        guests[series] = run_jobs(kernel, list(jobs[series].values()))
-    return guests[series]
+    if not guests:
+        for name, wanted in jobs.items():
+            guests[name] = boots.submit(_run, name, list(wanted.values()))
+    return guests[series].result()
+
+
+def _run(series: str, wanted: list[GuestJob]) -> Guest:
+    return run_jobs(find_kernel(series), wanted, cancelled)
+
+
+def pytest_sessionfinish() -> None:
+    """End the guests that nobody waits for any more."""
+    cancelled.set()
+    boots.shutdown(cancel_futures=True)

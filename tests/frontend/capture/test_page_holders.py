@@ -9,6 +9,7 @@ import pytest
 
 from kleak.capture import page_holders
 from kleak.capture.page_holders import PageHolders
+from kleak.model import HELD_BY_ANOTHER, HELD_BY_ITS_TASK
 
 DIRECT_MAP = 0xFF16DA7F80000000
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -40,16 +41,46 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_holder_by_flags(flags: Path, page: int, holder: str | None) -> None:
     assert flags.exists()
     with PageHolders(DIRECT_MAP) as pages:
-        assert pages.holder(DIRECT_MAP + page * PAGE) == holder
+        assert pages.holder(DIRECT_MAP + page * PAGE, 331) == holder
 
 
 def test_nothing_is_known_without_the_direct_map(flags: Path) -> None:
     assert flags.exists()
     with PageHolders(None) as pages:
-        assert pages.holder(DIRECT_MAP + PAGE) is None
+        assert pages.holder(DIRECT_MAP + PAGE, 331) is None
 
 
 def test_nothing_is_known_without_the_file(flags: Path) -> None:
     flags.unlink()
     with PageHolders(DIRECT_MAP) as pages:
-        assert pages.holder(DIRECT_MAP + PAGE) is None
+        assert pages.holder(DIRECT_MAP + PAGE, 331) is None
+
+
+RECORD = (
+    "Page allocated via order 0, mask 0xcc0(GFP_KERNEL), pid 337, tgid 331 (insmod), ts 7 ns\n"
+    "PFN 0x{page:x} type Unmovable Block 0 type Unmovable Flags 0x0()\n"
+    " leak_it+0x1c/0x30 [leaky]\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("named", "tgid", "holder"),
+    [(6, 331, HELD_BY_ITS_TASK), (6, 337, HELD_BY_ANOTHER), (7, 331, None)],
+)
+def test_holder_by_page_owner(
+    flags: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    named: int,
+    tgid: int,
+    holder: str | None,
+) -> None:
+    """The file's offset is the page frame; what is read there may be of a later one."""
+    assert flags.exists()
+    path = tmp_path / "page_owner"
+    path.write_text("......" + RECORD.format(page=named))
+    monkeypatch.setattr(page_holders, "PAGE_OWNER", path)
+    with PageHolders(DIRECT_MAP) as pages:
+        assert pages.owner_state == "used"
+        assert pages.holder(DIRECT_MAP + 6 * PAGE, tgid) == holder
+        assert pages.holder(DIRECT_MAP + 3 * PAGE, tgid) == "slab"

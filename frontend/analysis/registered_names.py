@@ -1,0 +1,78 @@
+"""Witness: names in procfs, debugfs or slab that were not there before and stayed.
+
+The target asked for the name, is unloaded, and the name is still there: nobody will take it back.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kleak.analysis import kernel_log
+from kleak.analysis.answers import first_and_last, once_per_session
+from kleak.analysis.findings import Finding
+from kleak.analysis.weights import Fact
+from kleak.model import Frame, Session, TracedSite
+from kleak.stacks import base_name, in_scope, split_allocator
+
+NAME = "registered names"
+SHOWN_NAMES = 2
+# Where the names are, the function that was asked to register one, and those that allocate the
+# registered thing itself: what hangs on it (attributes, index nodes) says nothing more.
+_REGISTRIES = (
+    ("/proc/", re.compile(r"_*(?:proc_\w+|create_proc\w*)"), re.compile(r"_*proc_create\w*")),
+    (
+        "/sys/kernel/debug/",
+        re.compile(r"_*debugfs_create\w*"),
+        re.compile(r"_*d_alloc\w*|alloc_inode|new_inode\w*"),
+    ),
+    (
+        "/sys/kernel/slab/",
+        re.compile(r"_*kmem_cache_create\w*"),
+        re.compile(r"_*(?:do_)?kmem_cache_create\w*|create_cache"),
+    ),
+)
+
+
+def judge(site: TracedSite, session: Session) -> Finding | None:
+    """Judge by the names that are new in the registry which the target called.
+
+    None for other calls, where nothing was unloaded, and where the names were not read twice.
+    """
+    new = _new_names(session)
+    if new is None or not session.cycles or session.cycles[-1].unloaded_at_ns is None:
+        return None
+    if session.target.kind != "module":
+        return None
+    _, rest = split_allocator(site.frames)
+    where = next((i for i, frame in enumerate(rest) if in_scope(frame, session.target)), 0)
+    between = rest[:where]
+    if not between:
+        return None
+    for directory, registers, allocates in _REGISTRIES:
+        if _is(between[-1], registers) and _is(between[0], allocates):
+            return _say([name for name in new if name.startswith(directory)])
+    return None
+
+
+def _say(names: list[str]) -> Finding | None:
+    if not names:
+        return None
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    verb = "is" if len(names) == 1 else "are"
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return Finding(Fact.NAME_STAYS, f"{shown}{more}, new since the start, {verb} still registered")
+
+
+def _is(frame: Frame, pattern: re.Pattern[str]) -> bool:
+    return frame.symbol is not None and pattern.fullmatch(base_name(frame.symbol)) is not None
+
+
+@once_per_session
+def _new_names(session: Session) -> list[str] | None:
+    reports = first_and_last(session, NAME)
+    if reports is None:
+        return None
+    before, after = (set(text.splitlines()) for text in reports)
+    # A cache that was destroyed with objects in it stays because of these.
+    kept = {f"/sys/kernel/slab/{cache}" for cache in kernel_log.destroyed_caches(session)}
+    return sorted(after - before - kept)
