@@ -66,7 +66,7 @@ def report(guest: Guest, job: str) -> dict[str, Any]:
 def innermost(site: dict[str, Any]) -> tuple[str, str]:
     """Module and function of the innermost frame of a module."""
     frame = next(frame for frame in site["frames"] if frame["module"] is not None)
-    return frame["module"], base_name(frame["symbol"])
+    return frame["module"], base_name(frame["symbol"] or "")
 
 
 def counts_by_function(document: dict[str, Any], module: str) -> dict[str, list[int]]:
@@ -94,8 +94,8 @@ def test_an_innocent_module_is_not_accused(guest: Guest, module: str) -> None:
 def test_the_plans_made_the_modules_work(guest: Guest) -> None:
     """An innocent module that did nothing would be no proof."""
     document = report(guest, "net-plans")
-    assert document["trust"]["observed"]["allocations"] > 1000
-    assert document["trust"]["observed"]["frees"] > 1000
+    assert document["trust"]["observed"]["allocations"] > 500
+    assert document["trust"]["observed"]["frees"] > 500
 
 
 def test_nothing_is_left_behind(guest: Guest) -> None:

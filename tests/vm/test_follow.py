@@ -71,7 +71,9 @@ def counts(site: dict[str, Any]) -> list[int]:
 
 def functions(site: dict[str, Any]) -> list[str]:
     """The modules' functions on the stack of a site, innermost first."""
-    return [base_name(frame["symbol"]) for frame in site["frames"] if frame["module"] is not None]
+    return [
+        base_name(frame["symbol"] or "") for frame in site["frames"] if frame["module"] is not None
+    ]
 
 
 def test_every_load_of_somebody_else_is_a_cycle_of_its_own(guest: Guest) -> None:
