@@ -25,5 +25,6 @@
 #include "pages.c"
 #include "percpu.c"
 #include "dma.c"
+#include "dma_pool.c"
 #include "module.c"
 #include "processes.c"

@@ -237,7 +237,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family,
 	if (!scope || !scope->counting)
 		return 0;
 	allocation->tgid = bpf_get_current_pid_tgid() >> 32;
-	if (allocation->tgid == scope->ignored_tgid)
+	if (scope->ignore_tracer && allocation->tgid == scope->tracer_tgid)
 		return 0;
 	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
 		return 0;

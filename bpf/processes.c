@@ -37,7 +37,7 @@ int on_sched_process_fork(raw_tp *ctx)
 		return 0;
 	}
 	state = following.lookup(&zero);
-	if (scope && state && state->armed && current_task >> 32 == scope->ignored_tgid) {
+	if (scope && state && state->armed && current_task >> 32 == scope->tracer_tgid) {
 		state->armed = 0;
 		follow(child, state->generation);
 	}

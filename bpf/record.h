@@ -10,11 +10,13 @@ enum family {
 	FAMILY_PERCPU = 4,
 	FAMILY_DMA = 5,
 	FAMILY_RECLAIMABLE = 6, /* of a slab cache that the kernel may shrink */
+	FAMILY_DMA_POOL = 7,
 };
 
 /*
  * An outstanding allocation. Its key in the ledger is the address; of per-CPU
- * memory, which has none of its own, its cookie with the lowest bit set.
+ * memory, which has none of its own, its cookie with the lowest bit set. Other
+ * kinds that share addresses have other low bits: bpf/pages.c, bpf/dma_pool.c.
  */
 struct allocation {
 	u64 stack; /* key in stacks */
@@ -87,7 +89,8 @@ struct scope {
 	u32 cycle; /* of allocations made now */
 	u32 loads; /* of modules in scope, so far */
 	u32 everything; /* any address between low and high is in scope */
-	u32 ignored_tgid; /* the tracer itself */
+	u32 tracer_tgid;
+	u32 ignore_tracer; /* what the tracer allocates does not count */
 	u32 by_process; /* only allocations of the process tree that is followed count */
 };
 

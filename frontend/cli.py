@@ -5,30 +5,62 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from dataclasses import dataclass
+from importlib import import_module
 from types import FrameType
 
 import click
+from click.shell_completion import CompletionItem
 
-from kleak.commands.analyze import analyze
-from kleak.commands.collect import collect
-from kleak.commands.doctor import doctor
-from kleak.commands.explain import explain
-from kleak.commands.module import module
-from kleak.commands.report import report
-from kleak.commands.run import run
-from kleak.commands.triage import triage
-from kleak.commands.vm import vm
+import kleak
 from kleak.errors import ExitStatus, KleakError
 
-COMMANDS = (module, run, doctor, report, vm, triage, collect, analyze, explain)
+COMMANDS = {
+    "module": "Load and unload a module again and again, and find what it leaks.",
+    "run": "Run a command, and find what the kernel allocated for it and did not free.",
+    "doctor": "Say what this machine can do, what that means, and what mends it.",
+    "report": "Show saved sessions, in many formats.",
+    "vm": "Run any command of kleak in a throwaway virtual machine.",
+    "triage": "One look: where kernel memory stands, what is abnormal, whom to ask next.",
+    "collect": "Save a snapshot of every memory report that this kernel offers.",
+    "analyze": "Find leaks in snapshots of kleak collect, or in bare report files.",
+    "explain": "What the fields of a report of the kernel mean, by version.",
+    "completion": "Print the completion script of a shell.",
+    "man": "Show the manual page of kleak or of a command.",
+}
+"""Every command, in the order of the list, with its line there. The command NAME is the function
+NAME of kleak.commands.NAME; everything else (help, completion, manual pages) takes it from here."""
 
 
-class _Group(click.Group):
-    """Lists its commands in the order of COMMANDS, not of the alphabet."""
+class LazyGroup(click.Group):
+    """Imports a command when it is used, and none to list them: imports take 5 s in an emulated
+    machine.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        """Return the names, in the order of COMMANDS, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command ``cmd_name``; None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"kleak.commands.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        command.short_help = COMMANDS[cmd_name]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands of ``kleak --help``."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands, or the options, that begin with ``incomplete``."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name]) for name in names] + options
 
 
 @dataclass
@@ -39,20 +71,16 @@ class _Options:
 
 
 @click.group(
-    cls=_Group,
+    cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: sudo kleak module ./leaky.ko --cycles 5",
 )
-@click.version_option(package_name="kleak")
+@click.version_option(kleak.__version__)
 @click.option("--debug", is_flag=True, help="Show a traceback where an error ends the command.")
 @click.pass_context
 def cli(context: click.Context, debug: bool) -> None:
     """Find which code path of a kernel module allocates memory and never gives it back."""
     context.ensure_object(_Options).debug = debug
-
-
-for _command in COMMANDS:
-    cli.add_command(_command)
 
 
 def main() -> None:
@@ -62,36 +90,39 @@ def main() -> None:
         signal.signal(number, _interrupt)
     options = _Options()
     try:
-        status = cli.main(standalone_mode=False, obj=options)
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except KleakError as error:
+        status = cli.main(prog_name="kleak", standalone_mode=False, obj=options)
+    except (KeyboardInterrupt, Exception) as error:
         if options.debug:
-            raise
+            traceback.print_exception(error)
+        status = _tell(error)
+    sys.exit(int(status or 0))
+
+
+def _tell(error: BaseException) -> int:
+    """Say in one line what ended the command; return the exit status."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, KleakError):
         click.echo(f"kleak: {error}", err=True)
-        status = error.exit_status
-    except (KeyboardInterrupt, click.Abort):
+        return error.exit_status
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
         click.echo("kleak: interrupted", err=True)
-        status = ExitStatus.INTERRUPTED
-    except BrokenPipeError:
+        return ExitStatus.INTERRUPTED
+    if isinstance(error, BrokenPipeError):
         # The reader went away (kleak ... | head). Python would try again as it leaves.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = ExitStatus.INTERRUPTED
-    except OSError as error:
-        if options.debug:
-            raise
+        return ExitStatus.INTERRUPTED
+    if isinstance(error, OSError):
         click.echo(f"kleak: {error.filename or 'system'}: {error.strerror or error}", err=True)
-        status = ExitStatus.UNSUPPORTED
-    except Exception as error:
-        if options.debug:
-            raise
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        click.echo(
-            f"kleak: {what} (a defect of kleak: --debug shows where, please report it)", err=True
-        )
-        status = ExitStatus.INTERNAL
-    sys.exit(int(status or 0))
+        return ExitStatus.UNSUPPORTED
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    click.echo(
+        f"kleak: {what} (a defect of kleak: 'kleak --debug COMMAND ...' shows where, please "
+        "report it)",
+        err=True,
+    )
+    return ExitStatus.INTERNAL
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from kleak.errors import UnsupportedError, UsageError
+from kleak.ownership import give_directory_to_caller, make_directory
 from kleak.parsers import vmallocinfo
 
 _PROC_REPORTS = ("meminfo", "slabinfo", "buddyinfo", "zoneinfo", "modules", "allocinfo")
@@ -97,6 +98,7 @@ def collect(
             _save_reports(snapshot, root)
         lines = "".join(f"{key}: {value}\n" for key, value in snapshot.manifest)
         (partial / "manifest").write_text(lines, "utf-8")
+        give_directory_to_caller(partial)
         partial.rename(final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -106,7 +108,7 @@ def collect(
 
 
 def _reserve(directory: Path) -> tuple[int, Path, Path]:
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     number = 1
     while True:
         final = directory / f"{number:03}"

@@ -134,7 +134,7 @@ class TracedSite:
     """All allocations of one allocator with one normalised stack.
 
     ``allocator`` is "kmalloc", "kmem_cache", "reclaimable_cache" (a slab cache that the kernel may
-    shrink), "pages", "percpu", "dma", "vmalloc", "vmap", "ioremap" or "vm_map_ram".
+    shrink), "pages", "percpu", "dma", "dma_pool", "vmalloc", "vmap", "ioremap" or "vm_map_ram".
     ``frames`` start at the function that emitted the event; the tracer's own are gone.
     ``cycles`` has one entry a cycle of the session, first cycle first.
     ``requested_bytes`` is what the outstanding objects were asked for, where the event tells.

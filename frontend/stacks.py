@@ -122,6 +122,13 @@ _PAGES = _names(
     r"get_zeroed_page",
     r"folio_alloc\w*",
 )
+_DMA = _names(
+    r"dmam?_alloc_\w+",
+    r"dma_direct_alloc\w*",
+    r"iommu_dma_alloc\w*",
+    r"dmam?_pool_(?:z?alloc|create)\w*",
+    r"pool_alloc_page",
+)
 # Inside vmalloc and vmap: what these take from the slab allocator is their own bookkeeping.
 _VM_INTERNAL = _names(
     r"get_vm_area_node",
@@ -162,6 +169,7 @@ _ALLOCATOR = (
     _OWN_USE,
     _PERCPU,
     _PAGES,
+    _DMA,
     _VM_INTERNAL,
     _EXECMEM,
     _IOREMAP,

@@ -102,7 +102,7 @@ LEAKS: tuple[Case, ...] = (
     _leak("vmap_pages", "leak_vmap_pages", "vmap", 1, 2 * PAGE),
     _leak("ioremap", "leak_ioremap", "ioremap", 2, PAGE),
     _leak("dma", "leak_dma", "dma", 2, 12000),
-    _leak("dma_pool", "leak_dma_pool", "dma", 1, PAGE),
+    _leak("dma_pool", "leak_dma_pool", "dma_pool", 3, 64),
     _leak("netdev", "leak_netdev", "kmalloc", 2),
     _leak("workqueue", "leak_workqueue", "kmalloc", 1),
     _leak("skb", "leak_skb", "kmalloc", 3, 2048),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.accuracy import page
+from bench.accuracy import page, peers
 from bench.accuracy.score import Score, is_exact, score, total
 from tests.build_modules import TOP
 from tests.corpus import CASES, DRIVERS, INNOCENTS, LEAKS, Case, Leak
@@ -80,7 +80,7 @@ def test_the_page_lists_every_exception() -> None:
         score(LEAK, record(site("leak_it", "possible", counts=(1, 1, 1)), lost={"x": 7})),
         score(INNOCENT, record(site("other"))),
     ]
-    text = page.render({"6.12": scores}, expected=3)
+    text = page.render({"6.12": scores}, {}, expected=3)
     assert "1 of 3 cases were not run." in text
     assert (
         "`kmalloc`: not found (best verdict of the true site: possible); counts are not exact"
@@ -112,3 +112,32 @@ def test_the_corpus_is_as_large_as_promised() -> None:
     assert len(DRIVERS) >= 10
     names = [case.name for case in CASES]
     assert len(names) == len(set(names))
+
+
+MEMLEAK = """\
+[22:40:01] Top 1000000 stacks with outstanding allocations:
+\t96 bytes in 1 allocations from stack
+\t\t0xffffffff81234567\t__kmem_cache_alloc_node+0x1a [kernel]
+\t\t0xffffffffc0001010\t[unknown]
+\t640 bytes in 5 allocations from stack
+\t\t0xffffffffc0002010\tsomething_else+0x7 [other]
+\t4096 bytes in 2 allocations from stack
+\t\t0xffffffff81234567\t__kmem_cache_alloc_node+0x1a [kernel]
+"""
+
+
+def test_a_peer_is_scored_by_the_addresses_that_it_prints() -> None:
+    places = {0xFFFFFFFFC0001010: frozenset({"leak_it"}), 0xFFFFFFFFC0002010: frozenset({"safe"})}
+    one = peers.score(
+        "memleak-bpfcc",
+        peers.memleak_stacks(MEMLEAK),
+        lambda address: places.get(address, frozenset()),
+        {"leak_it": 1, "leak_more": 3},
+    )
+    assert (one.functions, one.found, one.exact, one.missing) == (2, 1, 1, ("leak_more",))
+    assert (one.reported, one.right, one.accused) == (3, 1, 1)
+
+
+def test_what_functions_leak_is_summed_over_cases() -> None:
+    twin = Case("twin", Leak("leak_it", "kmalloc", (1, 0, 1), 128))
+    assert peers.truth([LEAK, twin, INNOCENT]) == {"leak_it": 3 * 3 + 2}

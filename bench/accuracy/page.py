@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bench.accuracy.peers import PeerScore
 from bench.accuracy.score import Score, Total, total
 
 HEAD = """# Accuracy
@@ -20,9 +21,24 @@ as many cycles as the case says; the truth is in `tests/corpus.py`.
 """
 
 
-def render(scores: Mapping[str, Sequence[Score]], *, expected: int) -> str:
+PEERS = """## Other tools on the same modules
+
+Each ran once over all cases (not the kernel's own modules), and what it said in the end counts.
+Neither can name the functions of a module that is gone: their addresses were looked up for them.
+A function counts as exact where its stacks have as many objects as it leaked in all cycles.
+"""
+
+
+def render(
+    scores: Mapping[str, Sequence[Score]],
+    others: Mapping[str, Sequence[PeerScore]],
+    *,
+    expected: int,
+) -> str:
     """The page for the scores by kernel release. ``expected``: cases that a whole run has."""
     parts = [HEAD, "## In total\n", summary(scores), ""]
+    if any(others.values()):
+        parts += [PEERS, *_peers(others), ""]
     for release, ran in scores.items():
         missing = expected - len(ran)
         parts += [f"## {release}\n"]
@@ -47,6 +63,24 @@ def summary(scores: Mapping[str, Sequence[Score]]) -> str:
     names = ("kernel", "leaks", "recall", "precision", "true site first", "exact",
              "innocents", "accused")  # fmt: skip
     return "\n".join(_table(names, rows))
+
+
+def _peers(others: Mapping[str, Sequence[PeerScore]]) -> list[str]:
+    names = ("kernel", "tool", "leaking functions", "found", "exact", "stacks reported",
+             "of these with a leak", "with innocent code of the corpus only")  # fmt: skip
+    every = [(release, one) for release, scores in others.items() for one in scores]
+    rows = [_peer_row(release, one) for release, one in every]
+    missing = [
+        f"- {one.peer} on {release} did not find: {', '.join(f'`{name}`' for name in one.missing)}."
+        for release, one in every
+        if one.missing
+    ]
+    return [*_table(names, rows), "", *missing]
+
+
+def _peer_row(release: str, one: PeerScore) -> tuple[str, ...]:
+    figures = (one.functions, one.found, one.exact, one.reported, one.right, one.accused)
+    return (release, one.peer, *map(str, figures))
 
 
 def _total_row(name: str, sums: Total) -> tuple[str, ...]:

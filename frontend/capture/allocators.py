@@ -175,6 +175,21 @@ def add_dma(btf: Btf, plan: Plan) -> None:
     plan.events += [Event("dma_alloc", allocated, without), Event("dma_free", freed, without)]
 
 
+def add_dma_pool(btf: Btf, plan: Plan) -> None:
+    """dma_pool.c: objects of DMA pools."""
+    size = btf.member_offset("dma_pool", "size")
+    if size is None:  # CONFIG_HAS_DMA is off, and there are none
+        return
+    plan.constants["OFF_DMA_POOL_SIZE"] = size
+    without = "objects of DMA pools are seen as the blocks below them only"
+    allocated = traced_function(btf, Attachment.FEXIT, ("dma_pool_alloc",))
+    freed = traced_function(btf, Attachment.FENTRY, ("dma_pool_free",), copies=2)
+    plan.events += [
+        Event("dma_pool_alloc", allocated, without),
+        Event("dma_pool_free", freed, without),
+    ]
+
+
 ALLOCATORS: tuple[Callable[[Btf, Plan], None], ...] = (
     add_slab,
     add_slab_bulk,
@@ -184,4 +199,5 @@ ALLOCATORS: tuple[Callable[[Btf, Plan], None], ...] = (
     add_vmalloc,
     add_percpu,
     add_dma,
+    add_dma_pool,
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
+from kleak import __version__
 from kleak.capture.machine import setting_changes
 from kleak.capture.records import StackTotal
 from kleak.model import Answer, Circumstances, MemorySample, Session, Tally, Target, TracedSite
@@ -68,7 +68,7 @@ class Observer:
     ) -> Circumstances:
         """Return what there is to say now, just after the outstanding allocations were read."""
         return Circumstances(
-            kleak_version=_kleak_version(),
+            kleak_version=__version__,
             host=os.uname().nodename,
             started_at=self._started_at,
             read_at_ns=time.monotonic_ns(),
@@ -80,13 +80,6 @@ class Observer:
             samples=tuple(self._samples),
             answers=tuple(answers),
         )
-
-
-def _kleak_version() -> str | None:
-    try:
-        return version("kleak")
-    except PackageNotFoundError:  # run from a source tree
-        return None
 
 
 def _read_meminfo() -> dict[str, int]:

@@ -79,6 +79,13 @@ class LedgerEntry(NamedTuple):
     comm: str
 
 
+# Their second copy does nothing where it finds a mark of the first, which may be an old one: so
+# more can be lost than the second copy was skipped. That of a free acts in any case.
+_ACTS_ON_MARKS = frozenset(
+    {"kmalloc", "kmalloc_node", "kmem_cache_alloc", "kmem_cache_alloc_node", "mm_page_alloc"}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """What the programs counted, and how often the kernel could not run them.
@@ -119,7 +126,8 @@ class Counters:
         for event, missed in self.missed_runs.items():
             unseen = min(missed)
             if event in self.made_good:
-                unseen = min(unseen, missed[0] - self.made_good[event])
+                not_good = missed[0] - self.made_good[event]
+                unseen = not_good if event in _ACTS_ON_MARKS else min(unseen, not_good)
             if unseen > 0:
                 lost[event] = unseen
         return lost

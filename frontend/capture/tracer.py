@@ -84,8 +84,9 @@ FAMILIES = (
     "percpu",
     "dma",
     "reclaimable_cache",
+    "dma_pool",
 )
-_KEY_BITS = 3  # bits that bpf/percpu.c and bpf/pages.c set in a key
+_KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 
 _MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
 _FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
@@ -227,7 +228,9 @@ class Tracer:
                 targets[targets.Key(name.encode())] = targets.Leaf(number)
         scopes = self._maps["scopes"]
         scope = scopes.Leaf()
-        scope.ignored_tgid = os.getpid()
+        scope.tracer_tgid = os.getpid()
+        # In a scope of modules there is no need, and their interrupts may hit this process.
+        scope.ignore_tracer = self._symbols is not None
         scope.by_process = self._by_process
         if self._symbols is not None:
             envelope = self._symbols.envelope

@@ -18,7 +18,6 @@ from kleak.snapshot_files import read_snapshots
 
 
 @click.command(
-    short_help="Find leaks in snapshots of kleak collect, or in bare report files.",
     epilog="Example: kleak analyze vmallocinfo.before vmallocinfo.after",
 )
 @click.argument(
@@ -30,7 +29,12 @@ from kleak.snapshot_files import read_snapshots
 )
 @output_options
 def analyze(
-    paths: tuple[Path, ...], json: str | None, verbose: bool, fail_on: str, strict: bool
+    paths: tuple[Path, ...],
+    json: str | None,
+    verbose: bool,
+    exact: bool,
+    fail_on: str,
+    strict: bool,
 ) -> int:
     """Judge two or more snapshots, oldest first.
 
@@ -41,7 +45,7 @@ def analyze(
     Exit status: 0 nothing found, 1 a leak found (see --fail-on), 2 usage, 5 incomplete (damaged
     records) with --strict.
     """
-    output = make_output(json, verbose, fail_on, strict)
+    output = make_output(json, verbose, fail_on, strict, exact=exact)
     snapshots = read_snapshots(paths)
     if len(snapshots) < 2 and not any(shot.kmemleak is not None for shot in snapshots):
         raise UsageError("one snapshot cannot show growth: give two or more, or kleak triage it")
@@ -51,7 +55,7 @@ def analyze(
     analysis = analyze_snapshots(snapshots, f"{name} ({noun})")
     status = output.write(_with_memory(analysis))
     if analysis.memory is not None:
-        text = memory.render(analysis.memory)
+        text = memory.render(analysis.memory, exact=exact)
         click.echo(text, nl=False, file=sys.stderr if json == "-" else sys.stdout)
     return status
 

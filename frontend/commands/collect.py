@@ -12,7 +12,6 @@ from kleak.errors import ExitStatus, UsageError
 
 
 @click.command(
-    short_help="Save a snapshot of every memory report that this kernel offers.",
     epilog="Example: kleak collect --script >collect.sh; on the board: sh collect.sh --tar /tmp/s",
 )
 @click.argument("directory", metavar="DIR", required=False, type=click.Path(path_type=Path))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 
 import click
@@ -13,16 +11,17 @@ from kleak.capture.kernel_state import read_kernel
 from kleak.doctor import MODULE, obstacles
 from kleak.errors import ExitStatus
 from kleak.render.doctor_table import render_json, render_table
+from kleak.terminal import text_width, wants_color
 
 
 @click.command(
-    short_help="Say what this machine can do, what that means, and what mends it.",
     epilog="Example: sudo kleak doctor",
 )
 @click.option("--json", is_flag=True, help="Print one JSON document instead of the table.")
 @click.option(
     "--kernel-headers",
     metavar="DIR",
+    type=click.Path(),
     help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
 )
 def doctor(json: bool, kernel_headers: str | None) -> int:
@@ -36,7 +35,7 @@ def doctor(json: bool, kernel_headers: str | None) -> int:
     if json:
         click.echo(render_json(kernel, findings), nl=False)
     else:
-        width = shutil.get_terminal_size((100, 24)).columns
-        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        click.echo(render_table(kernel, findings, width=width, color=color), nl=False, color=True)
+        color = wants_color(sys.stdout)
+        shown = render_table(kernel, findings, width=text_width(), color=color)
+        click.echo(shown, nl=False, color=color)
     return ExitStatus.UNSUPPORTED if obstacles(findings, MODULE) else ExitStatus.CLEAN

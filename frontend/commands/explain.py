@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 
 import click
 
 from kleak.errors import ExitStatus, UsageError
 from kleak.explanations import EXPLANATIONS, Explanation, FieldText
+from kleak.terminal import text_width
 
 _INDENT = " " * 4
 
 
+def _reports(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in EXPLANATIONS if name.startswith(incomplete)]
+
+
 @click.command(
-    short_help="What the fields of a report of the kernel mean, by version.",
     epilog="Example: kleak explain meminfo SUnreclaim",
 )
-@click.argument("report", required=False)
+@click.argument("report", required=False, shell_complete=_reports)
 @click.argument("field", required=False)
 def explain(report: str | None, field: str | None) -> int:
     """Describe each field of REPORT that matters for leaks, with the differences between
     versions; with FIELD, those whose name contains it. Without REPORT, list the reports.
     """
-    width = shutil.get_terminal_size((100, 24)).columns
+    width = text_width()
     if report is None:
         for item in EXPLANATIONS.values():
             click.echo(f"{item.name:<14}{item.path}")

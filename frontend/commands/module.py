@@ -21,10 +21,9 @@ from kleak.progress import make_progress
 
 
 @click.command(
-    short_help="Load and unload a module again and again, and find what it leaks.",
     epilog="Example: sudo kleak module ./leaky.ko debug=1 --cycles 5 --exercise 'cat /dev/leaky'",
 )
-@click.argument("target", metavar="MODULE")
+@click.argument("target", metavar="MODULE", type=click.Path())
 @click.argument("parameters", metavar="[NAME=VALUE]...", nargs=-1)
 @click.option(
     "--cycles",
@@ -65,6 +64,7 @@ def module(
     keep: int,
     json: str | None,
     verbose: bool,
+    exact: bool,
     fail_on: str,
     strict: bool,
 ) -> int:
@@ -77,7 +77,7 @@ def module(
     cannot, 4 the module failed, 5 incomplete with --strict, 130 interrupted.
     """
     require_root()
-    reporting = make_output(json, verbose, fail_on, strict)
+    reporting = make_output(json, verbose, fail_on, strict, exact=exact)
     run = ModuleRun(
         find_target(target, parameters),
         cycles,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +18,10 @@ from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.records import Limits
 from kleak.errors import ExitStatus, UsageError
 from kleak.model import Report, Verdict
+from kleak.ownership import give_to_caller
 from kleak.render import report_json, table
 from kleak.store.writer import SessionWriter
+from kleak.terminal import text_width, wants_color
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -37,6 +38,7 @@ class Output:
     verbose: bool
     fail_on: Verdict
     strict: bool
+    exact: bool = False
     table_to: TextIO | None = None
 
     def check(self) -> None:
@@ -53,13 +55,11 @@ class Output:
     def write(self, report: Report) -> ExitStatus:
         """Print the report, write the JSON document, and return what the report decides."""
         text_to = self.table_to or (sys.stderr if self.json == "-" else sys.stdout)
-        width = shutil.get_terminal_size((100, 24)).columns
-        color = text_to.isatty() and "NO_COLOR" not in os.environ
-        click.echo(
-            table.render(report, verbose=self.verbose, width=width, color=color),
-            file=text_to,
-            nl=False,
+        color = wants_color(text_to)
+        shown = table.render(
+            report, verbose=self.verbose, width=text_width(), color=color, exact=self.exact
         )
+        click.echo(shown, file=text_to, nl=False, color=color)
         if self.json == "-":
             click.echo(report_json.render(report), nl=False)
         elif self.json is not None:
@@ -77,11 +77,15 @@ def status_of(report: Report, fail_on: Verdict, *, strict: bool) -> ExitStatus:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read: addresses and names are in it. Whole or not."""
+    """Write a file that only its owner may read: addresses and names are in it. Whole or not.
+
+    Under sudo it belongs to the user who called it.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
+            give_to_caller(fd)
             file.write(data)
         unfinished.replace(path)
     except BaseException:
@@ -89,11 +93,22 @@ def write_private(path: Path, data: bytes) -> None:
         raise
 
 
+bytes_option = click.option(
+    "--bytes", "exact", is_flag=True, help="Sizes in the table in bytes, not in kB and MB."
+)
+
+
 def output_options(command: _F) -> _F:
     """Add the options that make an Output."""
     for option in (
-        click.option("--json", metavar="FILE", help="Write the report as JSON too; - for stdout."),
+        click.option(
+            "--json",
+            metavar="FILE",
+            type=click.Path(),
+            help="Write the report as JSON too; - for stdout.",
+        ),
         click.option("--verbose", is_flag=True, help="Whole stacks, every piece of evidence."),
+        bytes_option,
         click.option(
             "--fail-on",
             type=click.Choice(list(VERDICTS)),
@@ -113,13 +128,14 @@ def make_output(
     fail_on: str,
     strict: bool,
     *,
+    exact: bool = False,
     table_to: TextIO | None = None,
 ) -> Output:
     """Return the Output of the options, checked. Raises UsageError.
 
     ``table_to``: where the table goes; standard output if not given, unless the JSON does.
     """
-    output = Output(json, verbose, VERDICTS[fail_on], strict, table_to)
+    output = Output(json, verbose, VERDICTS[fail_on], strict, exact, table_to)
     output.check()
     return output
 
@@ -131,6 +147,7 @@ def session_options(command: _F) -> _F:
             "-o",
             "--output",
             metavar="FILE",
+            type=click.Path(),
             help="Session file to write, for kleak report. [default: kleak-TARGET-TIME.kleak]",
         ),
         click.option(
@@ -191,6 +208,7 @@ def tracer_options(command: _F) -> _F:
         click.option(
             "--kernel-headers",
             metavar="DIR",
+            type=click.Path(),
             help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
         ),
     ):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +13,13 @@ from kleak.analysis.judge import judge
 from kleak.analysis.merge import Judged, SiteKey, merge, site_id, site_keys
 from kleak.analysis.redact import redact_report, redact_session
 from kleak.analysis.selection import GROUPINGS, ORDERS, group, sort, top
-from kleak.commands.output import VERDICTS, status_of, write_private
+from kleak.commands.output import VERDICTS, bytes_option, status_of, write_private
 from kleak.errors import UsageError
 from kleak.model import Verdict
 from kleak.render.formats import BY_NAME, for_file
 from kleak.render.renderer import Capture, Look, Material, Renderer
 from kleak.store.reader import read_session
+from kleak.terminal import text_width, wants_color
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +33,19 @@ class Wish:
 
 
 @click.command(
-    short_help="Show saved sessions, in many formats.",
     epilog="Example: kleak report kleak-leaky-20261123T101500.kleak -o leaky.html",
 )
-@click.argument("sessions", metavar="SESSION...", nargs=-1, required=True)
+@click.argument("sessions", metavar="SESSION...", nargs=-1, required=True, type=click.Path())
 @click.option(
-    "-o", "--output", metavar="FILE", help="Write it there; its extension tells the format."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write it there; its extension tells the format.",
 )
 @click.option("--format", "name", type=click.Choice(list(BY_NAME)), help="Format.  [default: text]")
 @click.option("--verbose", is_flag=True, help="Whole stacks, every piece of evidence.")
+@bytes_option
 @click.option("--top", "limit", type=click.IntRange(1), metavar="N", help="The first N sites only.")
 @click.option("--sort", "order", type=click.Choice(list(ORDERS)), default="rank", show_default=True)
 @click.option(
@@ -64,6 +67,7 @@ def report(
     output: str | None,
     name: str | None,
     verbose: bool,
+    exact: bool,
     limit: int | None,
     order: str,
     grouping: str,
@@ -87,9 +91,9 @@ def report(
         raise UsageError("--group-by process needs what --redact leaves out")
     material = gather(sessions, Wish(order, limit, grouping, redact))
     to_stdout = output in (None, "-")
-    color = to_stdout and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    width = shutil.get_terminal_size((100, 24)).columns
-    shown = renderer.render(material, Look(verbose, width, color, VERDICTS[fail_on]))
+    color = to_stdout and wants_color(sys.stdout)
+    look = Look(verbose, text_width(), color, VERDICTS[fail_on], exact)
+    shown = renderer.render(material, look)
     _write(shown, None if to_stdout else Path(str(output)))
     return status_of(material.report, VERDICTS[fail_on], strict=strict)
 

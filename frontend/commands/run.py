@@ -22,7 +22,6 @@ from kleak.progress import make_progress
 
 
 @click.command(
-    short_help="Run a command, and find what the kernel allocated for it and did not free.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="Example: sudo kleak run --by-process --repeat 3 -- ./exercise-pipes",
 )
@@ -78,6 +77,7 @@ def run(
     keep: int,
     json: str | None,
     verbose: bool,
+    exact: bool,
     fail_on: str,
     strict: bool,
 ) -> int:
@@ -88,7 +88,7 @@ def run(
     usage, 3 this machine cannot, 5 incomplete with --strict, 130 interrupted.
     """
     require_root()
-    reporting = make_output(json, verbose, fail_on, strict, table_to=sys.stderr)
+    reporting = make_output(json, verbose, fail_on, strict, exact=exact, table_to=sys.stderr)
     progress = make_progress()
     limits = make_limits(max_outstanding, max_stacks)
     command_run = CommandRun(

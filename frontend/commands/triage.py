@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from kleak.collect import collect
 from kleak.errors import ExitStatus, UsageError
 from kleak.render.memory import render_triage
 from kleak.snapshot_files import read_snapshots
+from kleak.terminal import text_width
 
 
 @click.command(
-    short_help="One look: where kernel memory stands, what is abnormal, whom to ask next.",
     epilog="Example: sudo kleak triage; or kleak triage meminfo.txt slabinfo.txt",
 )
 @click.argument(
@@ -24,7 +23,8 @@ from kleak.snapshot_files import read_snapshots
 )
 @click.option("--drop-caches", is_flag=True, help="Have the kernel give back its caches first.")
 @click.option("--scan", is_flag=True, help="Have kmemleak scan twice first (takes 10 s and more).")
-def triage(paths: tuple[Path, ...], drop_caches: bool, scan: bool) -> int:
+@click.option("--bytes", "exact", is_flag=True, help="Sizes of the classes in bytes.")
+def triage(paths: tuple[Path, ...], drop_caches: bool, scan: bool, exact: bool) -> int:
     """Say where kernel memory stands on the running machine, or in the last of the snapshots
     or reports given; what looks abnormal; which witness to ask next, and how.
 
@@ -38,6 +38,6 @@ def triage(paths: tuple[Path, ...], drop_caches: bool, scan: bool) -> int:
         with tempfile.TemporaryDirectory(prefix="kleak-triage-") as directory:
             taken = collect(Path(directory), drop_caches=drop_caches, scan=scan)
             snapshot = read_snapshots([taken.path])[-1]
-    width = shutil.get_terminal_size((100, 24)).columns
-    click.echo(render_triage(triage_snapshot(snapshot), width=width), nl=False)
+    found = triage_snapshot(snapshot)
+    click.echo(render_triage(found, width=text_width(), exact=exact), nl=False)
     return ExitStatus.CLEAN

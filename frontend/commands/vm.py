@@ -18,8 +18,16 @@ OUTPUT_OPTIONS = ("--json", "--output", "-o")
 """Options of kleak's commands that name a file to write; its directory is shared with the guest."""
 
 
-@click.command("vm", context_settings={"allow_interspersed_args": False})
-@click.option("--kernel", metavar="IMAGE|RELEASE", help="Kernel to boot; the newest if not given.")
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="Example: kleak vm --kernel 6.12 -- module ./leaky.ko --cycles 5",
+)
+@click.option(
+    "--kernel",
+    metavar="IMAGE|RELEASE",
+    type=click.Path(),
+    help="Kernel to boot; the newest if not given.",
+)
 @click.option("--memory", default="2G", show_default=True, help="Memory of the guest.")
 @click.option("--cpus", default=2, show_default=True, type=click.IntRange(1, 64))
 @click.option(
@@ -40,9 +48,6 @@ def vm(
     The guest sees this machine's files. It can write those of the current directory and of the
     directories that --json and -o name; what it writes elsewhere is gone when it ends. The exit
     status is the command's.
-
-    \b
-        kleak vm --kernel 6.12 -- module ./leaky.ko --cycles 5
     """
     if re.fullmatch(r"[1-9][0-9]*[MG]", memory) is None:
         raise UsageError(f"--memory {memory}: give a number and M or G, such as 2G")
@@ -72,9 +77,10 @@ def vm(
 
 def inner_command(command: Sequence[str]) -> list[str]:
     """Return the argument list that runs the kleak command ``command`` with this Python."""
-    # The script rather than -m where there is one: -m would prefer a ./kleak to the package.
+    # Not -m, which would prefer a ./kleak to the package, and finds none in a checkout.
     script = Path(sys.executable).with_name("kleak")
-    kleak = [str(script)] if script.exists() else [sys.executable, "-m", "kleak"]
+    directory = Path(__file__).parent.parent
+    kleak = [str(script)] if script.exists() else [sys.executable, str(directory)]
     return [*kleak, *command]
 
 

@@ -31,12 +31,15 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How to show it. ``width`` is in columns. A site fails from the verdict ``fail_on`` on."""
+    """How to show it. ``width`` is in columns. A site fails from the verdict ``fail_on`` on;
+    ``exact`` writes a table's sizes in bytes.
+    """
 
     verbose: bool = False
     width: int = 100
     color: bool = False
     fail_on: Verdict = Verdict.LIKELY
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -362,7 +362,13 @@ def _wrap(text: str, width: int, indent: str = "", *, first: str = "") -> str:
 
 
 def _render(material: Material, look: Look) -> str:
-    return render(material.report, verbose=look.verbose, width=look.width, color=look.color)
+    return render(
+        material.report,
+        verbose=look.verbose,
+        width=look.width,
+        color=look.color,
+        exact=look.exact,
+    )
 
 
 RENDERER = Renderer("text", (".txt",), "a table, as the capture prints it", _render, groups=True)

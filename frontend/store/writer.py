@@ -12,6 +12,7 @@ from types import TracebackType
 
 from kleak.errors import UnsupportedError, UsageError
 from kleak.model import CycleTally, Frame, Session, Tally, TracedSite
+from kleak.ownership import give_to_caller
 from kleak.store.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES, signed
 
 _SiteKey = tuple[str, tuple[Frame, ...]]
@@ -61,8 +62,9 @@ class SessionWriter:
         self._requested: dict[int, int | None] = {}
         try:
             _clear(path)
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            _give_to_caller(path)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            give_to_caller(fd)
+            os.close(fd)
             self._database = sqlite3.connect(path, isolation_level=None)
             self._create()
         except (OSError, sqlite3.Error) as error:
@@ -306,9 +308,3 @@ def is_session(path: Path) -> bool:
     return head.startswith(b"SQLite format 3\0") and head[68:72] == APPLICATION_ID.to_bytes(
         4, "big"
     )
-
-
-def _give_to_caller(path: Path) -> None:
-    user, group = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
-    if os.geteuid() == 0 and user and group and user.isdigit() and group.isdigit():
-        os.chown(path, int(user), int(group), follow_symlinks=False)

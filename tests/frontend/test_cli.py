@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from kleak.cli import COMMANDS, cli
+
+TOP = Path(__file__).resolve().parents[2]
 
 BREAK = (
     "import sys, kleak.commands.explain as broken\n"
@@ -27,8 +36,8 @@ def kleak(*arguments: str, error: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        ("ValueError('odd')", 70, "kleak: ValueError: odd (a defect of kleak: --debug shows where,"
-         " please report it)"),
+        ("ValueError('odd')", 70, "kleak: ValueError: odd (a defect of kleak: 'kleak --debug "
+         "COMMAND ...' shows where, please report it)"),
         ("OSError(2, 'No such file or directory', 'x')", 3, "kleak: x: No such file or directory"),
         ("KeyboardInterrupt", 130, "kleak: interrupted"),
     ],
@@ -38,7 +47,79 @@ def test_an_error_is_one_line(error: str, status: int, line: str) -> None:
     assert (result.returncode, result.stderr.lstrip("\n")) == (status, line + "\n")
 
 
-def test_debug_shows_the_traceback() -> None:
-    result = kleak("--debug", "explain", error="ValueError('odd')")
+@pytest.mark.parametrize(
+    ("error", "status", "last"),
+    [
+        ("ValueError('odd')", 70, "kleak: ValueError: odd (a defect"),
+        ("__import__('kleak.errors').errors.UnsupportedError('no')", 3, "kleak: no"),
+        ("KeyboardInterrupt", 130, "kleak: interrupted"),
+    ],
+)
+def test_debug_shows_the_traceback_and_changes_no_status(error, status, last):
+    result = kleak("--debug", "explain", error=error)
     assert "Traceback (most recent call last)" in result.stderr
-    assert result.stderr.splitlines()[-1] == "ValueError: odd"
+    assert "in fail" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(last)
+    assert result.returncode == status
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Return the modules that kleak has imported when it ends."""
+    code = (
+        "import sys, atexit, json\n"
+        "atexit.register(lambda: json.dump(sorted(sys.modules), sys.stderr))\n"
+        "from kleak.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr))
+
+
+def test_the_list_of_commands_needs_none_of_them():
+    imported = imported_by("--help")
+    assert not [name for name in imported if name.startswith("kleak.commands.")]
+    assert imported.isdisjoint({"jinja2", "elftools", "tabulate", "bcc", "sqlite3"})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_an_example_and_imports_no_other(command):
+    imported = imported_by(command, "--help")
+    commands = {f"kleak.commands.{name}" for name in COMMANDS}
+    assert imported & commands == {f"kleak.commands.{command}"}
+    assert "bcc" not in imported
+    shown = CliRunner().invoke(cli, [command, "--help"], prog_name="kleak").output
+    assert re.search(rf"^  Example: .*\bkleak {command}\b", shown, re.MULTILINE), shown
+
+
+def test_every_module_with_a_command_is_in_the_list():
+    files = {path.stem for path in (TOP / "frontend/commands").glob("*.py")}
+    assert set(COMMANDS) == files - {"__init__", "output"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_its_line_in_one_place(command):
+    assert len(COMMANDS[command]) <= 80
+    source = (TOP / f"frontend/commands/{command}.py").read_text()
+    assert "short_help" not in source
+
+
+def test_a_checkout_runs_without_being_installed(tmp_path):
+    """With the dependencies of this environment, but not its kleak: no .pth file is read."""
+    libraries = sysconfig.get_path("purelib")
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": libraries, "HOME": str(tmp_path)}
+    sample = TOP / "tests/data/sessions/v1/6.12--leaky.kleak"
+
+    def call(*arguments):
+        return subprocess.run(
+            ["/usr/bin/python3", *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    assert "No module named" in call("-c", "import kleak").stderr
+    shown = call(str(TOP / "frontend"), "report", str(sample), "--format", "html")
+    assert (shown.returncode, shown.stderr) == (1, "")
+    assert "forget_rings" in shown.stdout
+    assert call(str(TOP / "frontend"), "collect", "--script").stdout.startswith("#!/bin/sh")

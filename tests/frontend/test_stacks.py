@@ -128,6 +128,8 @@ def test_strip_tracer_does_not_believe_a_modules_own_function_of_such_a_name():
         "kmem_cache_alloc_bulk_noprof",
         "kmem_cache_alloc_trace",
         "krealloc",
+        "dma_alloc_attrs",
+        "dma_pool_alloc",
         "krealloc_noprof",
         "krealloc_node_align_noprof",
         "__kvmalloc_node_noprof",

@@ -103,8 +103,8 @@ def test_books_balance_whatever_was_missed(mixed: dict[str, Any]) -> None:
 def test_unseen_frees_are_few_and_told_by_cache(mixed: dict[str, Any]) -> None:
     """Where the kernel runs no program on a free, the ledger says how many, and of what.
 
-    How many depends on how often softirqs hit the one process where it does so (docs/limitations.md):
-    by the batch of RCU callbacks, and more of them the busier the machine.
+    How many depends on how often softirqs hit the one process where it does so: by the batch of
+    RCU callbacks, the more the busier the machine (docs/limitations.md).
     """
     inferred = mixed["trust"]["repaired"].get(INFERRED, 0)
     assert inferred <= mixed["trust"]["observed"]["allocations"] / 100

@@ -13,3 +13,10 @@ def test_since_takes_what_was_before_away() -> None:
     assert between.missed_runs == {"kfree": (4, 0), "dma_free": (1, 1)}
     assert between.made_good == {"kfree": 3}
     assert between.lost_events() == {"dma_free": 1}
+
+
+def test_what_both_copies_missed_is_lost() -> None:
+    """An allocation's second copy may have been held back by an old mark; a free's never is."""
+    missed = {"kfree": (9, 2), "kmalloc": (9, 2), "percpu_alloc_percpu": (5,)}
+    lost = Counters({}, missed, {"kfree": 6, "kmalloc": 6}).lost_events()
+    assert lost == {"kfree": 2, "kmalloc": 3, "percpu_alloc_percpu": 5}

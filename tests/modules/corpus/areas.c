@@ -114,8 +114,10 @@ static noinline void leak_dma_pool(void)
 
 	if (!pool)
 		return;
-	p = dma_pool_alloc(pool, GFP_KERNEL, &address);
-	forget(p);
+	for (int i = 0; i < three; i++) {
+		p = dma_pool_alloc(pool, GFP_KERNEL, &address);
+		forget(p);
+	}
 }
 
 static int start_dma_pool(void)

@@ -3,6 +3,7 @@
 #include <linux/debugfs.h>
 #include <linux/device.h>
 #include <linux/dma-mapping.h>
+#include <linux/dmapool.h>
 #include <linux/etherdevice.h>
 #include <linux/fs.h>
 #include <linux/if_ether.h>
@@ -68,8 +69,9 @@ static noinline int free_managed_memory(void)
 static noinline int free_dma_memory(void)
 {
 	struct platform_device *device;
-	dma_addr_t address;
-	void *p;
+	dma_addr_t address, places[101];
+	struct dma_pool *pool;
+	void *p, *objects[101];
 
 	device = platform_device_register_simple("corpus", PLATFORM_DEVID_NONE, NULL, 0);
 	if (IS_ERR(device))
@@ -81,6 +83,14 @@ static noinline int free_dma_memory(void)
 			if (p)
 				dma_free_coherent(&device->dev, i * 5000, p, address);
 		}
+		pool = dma_pool_create("corpus", &device->dev, 96, 32, 0);
+		for (int i = 0; pool && i < ARRAY_SIZE(objects); i++)
+			objects[i] = dma_pool_alloc(pool, GFP_KERNEL, &places[i]);
+		for (int i = 0; pool && i < ARRAY_SIZE(objects); i++) {
+			if (objects[i])
+				dma_pool_free(pool, objects[i], places[i]);
+		}
+		dma_pool_destroy(pool);
 	}
 	platform_device_unregister(device);
 	return 0;

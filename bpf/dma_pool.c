@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Objects of DMA pools: mm/dmapool.c. The first one of a block has the address
+ * of the block, which dma.c books: so the key of an object has the two lowest
+ * bits set, which no other key has.
+ */
+#ifdef OFF_DMA_POOL_SIZE
+static __always_inline u64 dma_pool_key(u64 address)
+{
+	return address ? address | 3 : 0;
+}
+
+KRETFUNC_PROBE(dma_pool_alloc)
+{
+	u64 size = read_u32(argument_of(ctx, 0) + OFF_DMA_POOL_SIZE);
+
+	book_allocation(ctx, PROGRAM_DMA_POOL_ALLOC, 1, FAMILY_DMA_POOL,
+			dma_pool_key(result_of(ctx)), 0, size, size, 0);
+	return 0;
+}
+
+KFUNC_PROBE(dma_pool_free)
+{
+	book_free(ctx, dma_pool_key(argument_of(ctx, 1)), 0, FREE_DMA_POOL, 1);
+	return 0;
+}
+#endif
