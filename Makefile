@@ -1,14 +1,14 @@
 # Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check imports bench accuracy fuzz clean
+.PHONY: help setup demo test check imports bench bench-quick accuracy fuzz clean
 
 PYTHON := .venv/bin/python
 DEMO_KERNEL := 6.12
 SCRIPTS := .ci/provision .ci/run
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: ## install what is needed: apt packages, .venv, kernels to boot (Debian 12)
 	@.ci/provision
@@ -38,6 +38,9 @@ imports:
 
 bench: setup ## cost of tracing on the running kernel, beside memleak-bpfcc (root)
 	@$(PYTHON) bench/engine.py
+
+bench-quick: setup ## the same in a minute: one round, fewer loads
+	@$(PYTHON) bench/engine.py --quick
 
 fuzz: setup ## a minute of damaged reports thrown at the parsers
 	@$(PYTHON) tests/fuzz_parsers.py --seconds 60

@@ -171,11 +171,17 @@ def load_program(
         insn_cnt=len(code) // 8,
         insns=ctypes.addressof(instructions),
         license=ctypes.addressof(gpl),
-        prog_name=name.split("__")[-1].encode()[:15],
+        prog_name=_short(name).encode(),
         expected_attach_type=attach_type,
         attach_btf_id=btf_id,
     )
     return allocate(Command.PROG_LOAD, attributes)
+
+
+def _short(name: str) -> str:
+    """The 15 characters that the kernel keeps of a program's name: its end tells the copy."""
+    name = name.split("__")[-1].removeprefix("on_")
+    return name if len(name) <= 15 else name[:13] + name[-2:]
 
 
 def open_raw_tracepoint(program_fd: int, name: str | None) -> int:
