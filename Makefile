@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check imports bench bench-quick accuracy fuzz clean
+.PHONY: help setup demo test check imports bench bench-quick accuracy fuzz bare-machine clean
 
 PYTHON := .venv/bin/python
 DEMO_KERNEL := 6.12
@@ -47,6 +47,9 @@ fuzz: setup ## a minute of damaged reports thrown at the parsers
 
 accuracy: setup ## the corpus of leaks and innocents on both kernels; writes docs/accuracy.md
 	@$(PYTHON) -m bench.accuracy $(ARGS)
+
+bare-machine: setup ## prove .ci/provision on a bare debootstrap'ed Debian 12 (root)
+	@$(PYTHON) -m tests.bare_machine $(ARGS)
 
 clean: ## remove what was built; .venv and the kernels stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

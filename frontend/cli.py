@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Run a command, and find what the kernel allocated for it and did not free.",
     "doctor": "Say what this machine can do, what that means, and what mends it.",
     "report": "Show saved sessions, in many formats.",
+    "diff": "Compare two reports: which leaks are new, gone, or leak more or less.",
     "vm": "Run any command of kleak in a throwaway virtual machine.",
     "triage": "One look: where kernel memory stands, what is abnormal, whom to ask next.",
     "collect": "Save a snapshot of every memory report that this kernel offers.",

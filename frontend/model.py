@@ -293,12 +293,34 @@ class MergedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """The site that another one hangs on: who frees the one has to free the other.
+
+    ``rank`` is the parent's. ``by`` is "pointers" (its objects hold the addresses of these) or
+    "time" (no memory could be read, and both were allocated in turn by one call of a function).
+    """
+
+    rank: int
+    by: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Why a site does not count. ``by`` is "suppression" or "baseline"."""
+
+    by: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedSite:
     """One leak site with its verdict. ``frames[0]`` is the first frame that is no allocator.
 
     ``allocator_frames`` are the allocator's own frames that were stripped, innermost first.
     ``per_cycle`` is outstanding by the cycle that allocated it, None where cycles are unknown.
     ``score`` is 0 to 100. ``sightings`` are the sessions that have it, where several were merged.
+    ``parent`` is the site that it hangs on, ``excuse`` why it does not count, if either is so.
     """
 
     rank: int
@@ -312,6 +334,24 @@ class JudgedSite:
     requested_bytes: int | None = None
     allocator_frames: tuple[Frame, ...] = ()
     sightings: tuple[Sighting, ...] = ()
+    parent: Parent | None = None
+    excuse: Excuse | None = None
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether it counts, and by itself: neither excused nor hanging on another site."""
+        return self.parent is None and self.excuse is None
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionUse:
+    """One rule of a suppression file, with the sites that it excused and what these hold."""
+
+    file: str
+    line: int
+    pattern: str
+    sites: int
+    outstanding: Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +370,7 @@ class Report:
 
     ``merged`` are the sessions that it was made from, if there was more than one. ``groups`` are
     the sites by what ``grouped_by`` names, most bytes first, where that was asked for.
+    ``suppressions`` are the rules that were applied, in the order of their files.
     """
 
     kernel: Kernel
@@ -340,3 +381,4 @@ class Report:
     merged: tuple[MergedSession, ...] = ()
     grouped_by: str | None = None
     groups: tuple[Group, ...] = ()
+    suppressions: tuple[SuppressionUse, ...] = ()

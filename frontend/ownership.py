@@ -54,7 +54,10 @@ def give_directory_to_caller(path: Path) -> None:
         if not _is_own(fd) or os.fstat(fd).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return  # somebody has put another one in its place
         for name in os.listdir(fd):
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
+            try:
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
+            except OSError:  # a link, or a file that went away: none of this process's
+                continue
             try:
                 status = os.fstat(file)
                 if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kleak.capture.headers import kernel_cache
+
 FLAMEGRAPH = Path("/usr/share/perl5/Devel/NYTProf/flamegraph.pl")
 
 
@@ -23,3 +25,11 @@ def need_flamegraph() -> str:
     if not FLAMEGRAPH.exists():
         pytest.skip(f"no {FLAMEGRAPH} (libdevel-nytprof-perl): run 'make setup'")
     return str(FLAMEGRAPH)
+
+
+def need_kunit() -> Path:
+    """Return the directory of the kernel's KTAP parser; skip the test where it was not fetched."""
+    directory = kernel_cache() / "kunit"
+    if not (directory / "kunit_parser.py").exists():
+        pytest.skip(f"no {directory}/kunit_parser.py (linux-source-6.12): run 'make setup'")
+    return directory

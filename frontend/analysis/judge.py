@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kleak.analysis import verdict, vmallocinfo
+from kleak.analysis.grouping import fold
 from kleak.analysis.weights import LEDGER_CAP, LEDGER_CAP_LOSSY
 from kleak.analysis.witnesses import LEDGER, WITNESSES
 from kleak.model import CycleTally, JudgedSite, Report, Session, Tally, Target, TracedSite, Trust
@@ -33,16 +34,17 @@ def judge(session: Session) -> Report:
 
     Set aside are the allocators' own bookkeeping and what an interrupt allocated that happened
     to hit the target; the report's notes count both. Sites that differ in the allocator's
-    frames only are one.
+    frames only are one. Leaks that hang on others stand behind these.
     """
     sites = _sort_out(session)
-    judged = sorted((_judge_site(site, session) for site in sites.judged), key=_order)
+    judged = [(site, _judge_site(site, session)) for site in sites.judged]
+    judged.sort(key=lambda pair: _order(pair[1]))
     return Report(
         kernel=session.kernel,
         target=session.target,
         cycles=len(session.cycles),
         trust=_trust(session, sites),
-        sites=tuple(replace(site, rank=rank) for rank, site in enumerate(judged, start=1)),
+        sites=fold(judged, session),
     )
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from kleak.analysis.grouping import arrange
 from kleak.errors import UsageError
 from kleak.model import (
     Evidence,
@@ -29,8 +30,9 @@ from kleak.model import (
 from kleak.stacks import Frames, base_name, in_scope
 
 _Build = tuple[str, str | None]
-_Path = tuple[str, tuple[tuple[str, str], ...]]
-SiteKey = tuple[_Path, int]
+SitePath = tuple[str, tuple[tuple[str, str], ...]]
+"""The allocator, and the module and function of each frame: the same in another build."""
+SiteKey = tuple[SitePath, int]
 """Equal for the same site in any session."""
 
 
@@ -63,21 +65,22 @@ def merge(judged: Sequence[Judged]) -> Report:
     for one, keys in zip(judged, site_keys(judged), strict=True):
         for site, key in zip(one.report.sites, keys, strict=True):
             merged[key].append((one, site))
-    sites = sorted((_merge_site(same, len(judged)) for same in merged.values()), key=_order)
+    order = {key: _merge_site(same, len(judged)) for key, same in merged.items()}
+    ranking = sorted(order, key=lambda key: _order(order[key]))
     newest = max(judged, key=_started_at)
     return Report(
         kernel=newest.report.kernel,
         target=newest.report.target,
         cycles=sum(one.report.cycles for one in judged),
         trust=_merge_trust(judged),
-        sites=tuple(replace(site, rank=rank) for rank, site in enumerate(sites, start=1)),
+        sites=arrange([order[key] for key in ranking], _parents(ranking, merged)),
         merged=tuple(_describe(one) for one in sorted(judged, key=_started_at)),
     )
 
 
 def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
     """For each session, for each of its report's sites, what is equal for the same site."""
-    stacks: defaultdict[tuple[_Build, _Path], set[Frames]] = defaultdict(set)
+    stacks: defaultdict[tuple[_Build, SitePath], set[Frames]] = defaultdict(set)
     for one in judged:
         for site in one.report.sites:
             shown = _telling(site, one.report.target)
@@ -98,6 +101,11 @@ def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
     ]
 
 
+def site_path(site: JudgedSite, target: Target) -> SitePath:
+    """What is equal for the same site in any build, and for other calls in the same functions."""
+    return _path(site.allocator, _telling(site, target))
+
+
 def site_id(key: SiteKey) -> str:
     """A short name for a key of :func:`site_keys`, the same wherever the same site occurs."""
     return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
@@ -113,7 +121,7 @@ def _telling(site: JudgedSite, target: Target) -> Frames:
     return site.frames if last is None else site.frames[: last + 1]
 
 
-def _path(allocator: str, shown: Frames) -> _Path:
+def _path(allocator: str, shown: Frames) -> SitePath:
     return allocator, tuple((frame.module or "", base_name(frame.symbol or "")) for frame in shown)
 
 
@@ -125,8 +133,29 @@ def _started_at(one: Judged) -> float:
     return one.session.circumstances.started_at or 0.0
 
 
+def _surest(same: Sequence[tuple[Judged, JudgedSite]]) -> tuple[Judged, JudgedSite]:
+    return max(same, key=lambda pair: (pair[1].verdict, pair[1].score))
+
+
+def _parents(
+    ranking: Sequence[SiteKey], merged: Mapping[SiteKey, Sequence[tuple[Judged, JudgedSite]]]
+) -> dict[int, int]:
+    """Where in ``ranking`` the parent of each site is that has one, by where this one is."""
+    keys = {
+        (one.name, site.rank): position
+        for position, key in enumerate(ranking)
+        for one, site in merged[key]
+    }
+    parents = {}
+    for position, key in enumerate(ranking):
+        one, site = _surest(merged[key])
+        if site.parent is not None:
+            parents[position] = keys[one.name, site.parent.rank]
+    return parents
+
+
 def _merge_site(same: Sequence[tuple[Judged, JudgedSite]], sessions: int) -> JudgedSite:
-    best = max((site for _, site in same), key=lambda site: (site.verdict, site.score))
+    _, best = _surest(same)
     requested = [site.requested_bytes for _, site in same if site.requested_bytes is not None]
     sightings: dict[str, Sighting] = {}
     for one, site in sorted(same, key=lambda pair: _started_at(pair[0])):

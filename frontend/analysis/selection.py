@@ -19,8 +19,19 @@ GROUPINGS = ("site", "function", "module", "allocator", "process")
 
 
 def sort(report: Report, order: str) -> Report:
-    """The report with its sites in one of ORDERS; they keep their ranks."""
-    return replace(report, sites=tuple(sorted(report.sites, key=ORDERS[order])))
+    """The report with its sites in one of ORDERS; they keep their ranks.
+
+    What hangs on another site stays behind it.
+    """
+    by_rank = {site.rank: site for site in report.sites}
+
+    def key(site: JudgedSite) -> tuple[float, ...]:
+        top = site
+        while top.parent is not None:
+            top = by_rank[top.parent.rank]
+        return (*ORDERS[order](top), site.rank)
+
+    return replace(report, sites=tuple(sorted(report.sites, key=key)))
 
 
 def top(report: Report, number: int) -> Report:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
 from kleak.capture.page_holders import PageHolders
+from kleak.capture.pointers import read_pointers
 from kleak.capture.records import Counters
 from kleak.capture.sites import Resolve, build_sites
 from kleak.capture.tracer import Tracer
@@ -56,7 +57,8 @@ def read_session(
 ) -> Session:
     """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
 
-    ``keep``: outstanding allocations kept of a site. ``finished``: no more cycles will come.
+    ``keep``: outstanding allocations kept of a site. ``finished``: no more cycles will come;
+    then the memory of kept objects is searched for pointers.
     """
     report = read_vmalloc_regions()
     answers = []
@@ -64,6 +66,7 @@ def read_session(
         answers.append(Answer("vmallocinfo", time.monotonic_ns(), report.text))
     witnesses = {"outstanding": "used", "growth": "used"}
     witnesses["vmallocinfo"] = report.state
+    witnesses["pointers"] = "absent: memory is read at the end only"
     counters = tracer.counters()
     with _no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
@@ -75,6 +78,11 @@ def read_session(
             keep=keep,
             holder=pages.holder,
         )
+    if finished:
+        pointers = read_pointers(sites)
+        witnesses["pointers"] = pointers.state
+        if pointers.text is not None:
+            answers.append(Answer("pointers", time.monotonic_ns(), pointers.text))
     return Session(
         read_kernel(),
         target,

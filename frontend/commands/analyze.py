@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def analyze(
     status = output.write(_with_memory(analysis))
     if analysis.memory is not None:
         text = memory.render(analysis.memory, exact=exact)
-        click.echo(text, nl=False, file=sys.stderr if json == "-" else sys.stdout)
+        click.echo(text, nl=False, file=output.text_to)
     return status
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -16,14 +16,19 @@ import click
 
 from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.records import Limits
+from kleak.checkout import locator
+from kleak.commands.excuses import Excuses, excuse_options, find_excuses
 from kleak.errors import ExitStatus, UsageError
 from kleak.model import Report, Verdict
 from kleak.ownership import give_to_caller
-from kleak.render import report_json, table
+from kleak.render import github, ktap, report_json, table
+from kleak.render.renderer import Look, Material
 from kleak.store.writer import SessionWriter
 from kleak.terminal import text_width, wants_color
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_KEY = "kleak.output"
 
 VERDICTS = {verdict.label: verdict for verdict in sorted(Verdict, reverse=True)}
 
@@ -40,40 +45,78 @@ class Output:
     strict: bool
     exact: bool = False
     table_to: TextIO | None = None
+    ktap: str | None = None
+    annotate: bool = False
+    excuses: Excuses = field(default_factory=Excuses)
+
+    @property
+    def text_to(self) -> TextIO:
+        """Where text for people goes: not where a document was sent."""
+        if self.table_to is not None:
+            return self.table_to
+        return sys.stderr if "-" in (self.json, self.ktap) else sys.stdout
 
     def check(self) -> None:
         """Raise UsageError if the report could not be written."""
-        if self.json in (None, "-"):
-            return
-        path = Path(str(self.json))
-        if path.is_dir():
-            raise UsageError(f"{path} is a directory")
-        parent = path.parent
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UsageError(f"{path}: no directory {parent} to write to")
+        if self.json == self.ktap == "-":
+            raise UsageError("--json - and --ktap -: one of them needs a file")
+        for name in (self.json, self.ktap):
+            if name is not None:
+                check_writable(name)
 
-    def write(self, report: Report) -> ExitStatus:
-        """Print the report, write the JSON document, and return what the report decides."""
-        text_to = self.table_to or (sys.stderr if self.json == "-" else sys.stdout)
+    def write(self, judged: Report) -> ExitStatus:
+        """Print the report, write the documents, and return what the report decides."""
+        report = self.excuses.apply(judged)
+        text_to = self.text_to
         color = wants_color(text_to)
         shown = table.render(
             report, verbose=self.verbose, width=text_width(), color=color, exact=self.exact
         )
         click.echo(shown, file=text_to, nl=False, color=color)
-        if self.json == "-":
-            click.echo(report_json.render(report), nl=False)
-        elif self.json is not None:
-            write_private(Path(self.json), report_json.render(report).encode())
+        if self.json is not None:
+            write_document(self.json, report_json.render(report))
+        if self.ktap is not None:
+            look = Look(self.verbose, fail_on=self.fail_on)
+            write_document(self.ktap, ktap.render(Material(report, ()), look))
+        if self.annotate:
+            locate = locator(source_directories(report))
+            text = github.render(report, fail_on=self.fail_on, locate=locate)
+            click.echo(text, file=text_to, nl=False)
         return status_of(report, self.fail_on, strict=self.strict)
 
 
+def source_directories(report: Report) -> list[Path]:
+    """Where the sources that a report names may be: beside the module."""
+    return [] if report.target.path is None else [Path(report.target.path).parent]
+
+
+def check_writable(name: str) -> None:
+    """Raise UsageError if no file ``name`` could be written; - is standard output."""
+    path = Path(name)
+    if name == "-":
+        return
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory")
+    parent = path.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(f"{path}: no directory {parent} to write to")
+
+
 def status_of(report: Report, fail_on: Verdict, *, strict: bool) -> ExitStatus:
-    """Return what a report decides."""
+    """Return what a report decides. Sites that are excused do not count."""
     if strict and not report.trust.complete:
         return ExitStatus.INCOMPLETE
-    if any(site.verdict >= fail_on for site in report.sites):
+    if any(site.verdict >= fail_on and site.excuse is None for site in report.sites):
         return ExitStatus.FOUND
     return ExitStatus.CLEAN
+
+
+def write_document(name: str, text: str) -> None:
+    """Write ``text`` to the file ``name``, or to standard output if it is -."""
+    if name == "-":
+        click.echo(text, nl=False)
+    else:
+        write_private(Path(name), text.encode())
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -107,6 +150,21 @@ def output_options(command: _F) -> _F:
             type=click.Path(),
             help="Write the report as JSON too; - for stdout.",
         ),
+        click.option(
+            "--ktap",
+            metavar="FILE",
+            type=click.Path(),
+            expose_value=False,
+            callback=_remember,
+            help="Write it as KTAP too, for kernel test tools; - for stdout.",
+        ),
+        click.option(
+            "--annotate",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember,
+            help="Print annotations for GitHub Actions too.",
+        ),
         click.option("--verbose", is_flag=True, help="Whole stacks, every piece of evidence."),
         bytes_option,
         click.option(
@@ -119,7 +177,12 @@ def output_options(command: _F) -> _F:
         click.option("--strict", is_flag=True, help="Exit with 5 if the result is incomplete."),
     ):
         command = option(command)
-    return command
+    return excuse_options(command)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep a value for make_output(), so that no command has to pass it on."""
+    context.meta.setdefault(_KEY, {})[parameter.name] = value
 
 
 def make_output(
@@ -135,7 +198,18 @@ def make_output(
 
     ``table_to``: where the table goes; standard output if not given, unless the JSON does.
     """
-    output = Output(json, verbose, VERDICTS[fail_on], strict, exact, table_to)
+    given = click.get_current_context().meta.get(_KEY, {})
+    output = Output(
+        json,
+        verbose,
+        VERDICTS[fail_on],
+        strict,
+        exact,
+        table_to,
+        given.get("ktap"),
+        given.get("annotate", False),
+        find_excuses(),
+    )
     output.check()
     return output
 

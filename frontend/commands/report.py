@@ -13,7 +13,15 @@ from kleak.analysis.judge import judge
 from kleak.analysis.merge import Judged, SiteKey, merge, site_id, site_keys
 from kleak.analysis.redact import redact_report, redact_session
 from kleak.analysis.selection import GROUPINGS, ORDERS, group, sort, top
-from kleak.commands.output import VERDICTS, bytes_option, status_of, write_private
+from kleak.checkout import locator
+from kleak.commands.excuses import Excuses, excuse_options, find_excuses
+from kleak.commands.output import (
+    VERDICTS,
+    bytes_option,
+    source_directories,
+    status_of,
+    write_private,
+)
 from kleak.errors import UsageError
 from kleak.model import Verdict
 from kleak.render.formats import BY_NAME, for_file
@@ -30,6 +38,7 @@ class Wish:
     limit: int | None
     grouping: str
     redact: bool
+    excuses: Excuses
 
 
 @click.command(
@@ -62,6 +71,7 @@ class Wish:
     help="Exit with 1 if a site has this verdict or a surer one.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 5 if the result is incomplete.")
+@excuse_options
 def report(
     sessions: tuple[str, ...],
     output: str | None,
@@ -89,10 +99,11 @@ def report(
         raise UsageError(f"--group-by needs one of the formats {able}: {renderer.name} has stacks")
     if grouping == "process" and redact:
         raise UsageError("--group-by process needs what --redact leaves out")
-    material = gather(sessions, Wish(order, limit, grouping, redact))
+    material = gather(sessions, Wish(order, limit, grouping, redact, find_excuses()))
     to_stdout = output in (None, "-")
     color = to_stdout and wants_color(sys.stdout)
-    look = Look(verbose, text_width(), color, VERDICTS[fail_on], exact)
+    locate = locator(source_directories(material.report))
+    look = Look(verbose, text_width(), color, VERDICTS[fail_on], exact, locate)
     shown = renderer.render(material, look)
     _write(shown, None if to_stdout else Path(str(output)))
     return status_of(material.report, VERDICTS[fail_on], strict=strict)
@@ -130,7 +141,7 @@ def gather(paths: Sequence[str], wish: Wish) -> Material:
     for path in paths:
         session = read_session(Path(path))
         judged.append(Judged(_name(path, wish), session, judge(session)))
-    merged = merge(judged)
+    merged = wish.excuses.apply(merge(judged))
     merged = sort(merged, wish.order)
     merged = group(merged, wish.grouping, [one.session for one in judged])
     if wish.limit is not None:

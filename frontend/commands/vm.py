@@ -14,7 +14,7 @@ from kleak.errors import TargetError, UsageError
 from kleak.vm import boot, find_kernel, kvm_works, release_of
 
 CONSOLE_LINES_SHOWN = 20
-OUTPUT_OPTIONS = ("--json", "--output", "-o")
+OUTPUT_OPTIONS = ("--json", "--ktap", "--output", "-o")
 """Options of kleak's commands that name a file to write; its directory is shared with the guest."""
 
 
@@ -46,8 +46,8 @@ def vm(
     """Run a kleak COMMAND in a throwaway virtual machine, as root.
 
     The guest sees this machine's files. It can write those of the current directory and of the
-    directories that --json and -o name; what it writes elsewhere is gone when it ends. The exit
-    status is the command's.
+    directories that --json, --ktap and -o name; what it writes elsewhere is gone when it ends.
+    The exit status is the command's.
     """
     if re.fullmatch(r"[1-9][0-9]*[MG]", memory) is None:
         raise UsageError(f"--memory {memory}: give a number and M or G, such as 2G")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kleak.render import (
     comma_separated,
     folded,
+    github,
     html_page,
     ktap,
     markdown,
@@ -25,6 +26,7 @@ RENDERERS: tuple[Renderer, ...] = (
     speedscope.RENDERER,
     markdown.RENDERER,
     ktap.RENDERER,
+    github.RENDERER,
     html_page.RENDERER,
     parquet.RENDERER,
 )

@@ -67,7 +67,7 @@ def render(material: Material, look: Look) -> str:
 
 @cache
 def _template() -> Any:
-    # Late: the engine takes 40 ms to import, and one format of ten needs it.
+    # Late: the engine takes 40 ms to import, and one format of many needs it.
     import jinja2
 
     environment = jinja2.Environment(

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kleak.model import JudgedSite, Report
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import counted, frame_text, kernels
+from kleak.render.table import counted, frame_text, kernels, place
 
 
 def render(material: Material, look: Look) -> str:
     """A test for the trace, then one for each site: a site at ``look.fail_on`` or surer fails.
 
-    The first is skipped, not passed, where events were lost: then nothing can be called clean.
+    The first is skipped, not passed, where events were lost: then nothing can be called clean. So
+    is a site that would fail but is excused, or hangs on another one that fails.
     """
     report = material.report
     subject = _name(report.target.name)
     sites = report.sites
     lines = ["KTAP version 1", f"1..{1 + len(sites)}", f"# kernel: {_name(kernels(report))}"]
-    lines += [f"# {_name(note)}" for note in report.trust.notes]
+    lines += [f"# note: {_name(note)}" for note in report.trust.notes]
     lines.append(_trace(report, subject))
-    for number, site in enumerate(sites, start=2):
-        failed = site.verdict >= look.fail_on
-        lines += _explain(site) if failed or look.verbose else []
-        place = _name(frame_text(site.frames[0]))
+    numbers = {site.rank: number for number, site in enumerate(sites, start=2)}
+    failed = skipped = 0
+    for site in sites:
+        guilty = site.verdict >= look.fail_on
+        skip = _skip(site, numbers) if guilty else ""
+        failed += guilty and not skip
+        skipped += bool(skip)
+        lines += _explain(site) if guilty or look.verbose else []
         lines.append(
-            f"{'not ok' if failed else 'ok'} {number} {subject}: {place} "
-            f"{site.verdict.label} {site.outstanding.count} objects "
-            f"{site.outstanding.size_bytes} bytes"
+            f"{'not ok' if guilty and not skip else 'ok'} {numbers[site.rank]} {subject}: "
+            f"{_name(place(site))} {site.verdict.label} {site.outstanding.count} objects "
+            f"{site.outstanding.size_bytes} bytes{skip}"
         )
-    failed_sites = sum(site.verdict >= look.fail_on for site in sites)
-    skipped = 0 if report.trust.complete else 1
-    passed = 1 + len(sites) - failed_sites - skipped
-    lines.append(
-        f"# Totals: pass:{passed} fail:{failed_sites} xfail:0 xpass:0 skip:{skipped} error:0"
-    )
+    skipped += not report.trust.complete
+    passed = 1 + len(sites) - failed - skipped
+    lines.append(f"# Totals: pass:{passed} fail:{failed} xfail:0 xpass:0 skip:{skipped} error:0")
     return "\n".join(lines) + "\n"
 
 
@@ -43,6 +47,16 @@ def _trace(report: Report, subject: str) -> str:
         return f"ok 1 {subject}: trace is complete"
     lost = ", ".join(counted(report.trust.lost))
     return f"ok 1 {subject}: trace is complete # SKIP lost: {_name(lost)}"
+
+
+def _skip(site: JudgedSite, numbers: Mapping[int, int]) -> str:
+    """The directive for a site that does not count by itself; empty if it does."""
+    if site.excuse is not None:
+        return f" # SKIP {_name(site.excuse.says)}"
+    # The parent may be beyond --top.
+    if site.parent is not None and site.parent.rank in numbers:
+        return f" # SKIP hangs on test {numbers[site.parent.rank]}: {_name(site.parent.says)}"
+    return ""
 
 
 def _explain(site: JudgedSite) -> list[str]:

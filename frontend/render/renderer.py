@@ -32,7 +32,8 @@ class Material:
 @dataclass(frozen=True, slots=True)
 class Look:
     """How to show it. ``width`` is in columns. A site fails from the verdict ``fail_on`` on;
-    ``exact`` writes a table's sizes in bytes.
+    ``exact`` writes a table's sizes in bytes; ``locate`` turns the name of a source file into its
+    path in the repository.
     """
 
     verbose: bool = False
@@ -40,6 +41,7 @@ class Look:
     color: bool = False
     fail_on: Verdict = Verdict.LIKELY
     exact: bool = False
+    locate: Callable[[str], str] = str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from kleak.model import (
     MergedSession,
     Report,
     Sighting,
+    SuppressionUse,
     Tally,
     Target,
     Trust,
@@ -32,7 +33,8 @@ def render(report: Report) -> str:
 def document(report: Report) -> dict[str, Any]:
     """The document as plain objects. Sizes are bytes.
 
-    The keys "sessions" and "groups" are there only where sessions were merged, or sites grouped.
+    The keys "sessions", "groups" and "suppressions" are there only where sessions were merged,
+    sites grouped, or suppressions given.
     """
     found: dict[str, Any] = {
         "schema": SCHEMA,
@@ -51,6 +53,8 @@ def document(report: Report) -> dict[str, Any]:
     if report.grouped_by is not None:
         found["grouped_by"] = report.grouped_by
         found["groups"] = [_group(group) for group in report.groups]
+    if report.suppressions:
+        found["suppressions"] = [_suppression(one) for one in report.suppressions]
     return found
 
 
@@ -71,6 +75,16 @@ def _group(group: Group) -> dict[str, Any]:
         "sites": group.sites,
         "outstanding": _tally(group.outstanding),
         "verdict": group.verdict.label,
+    }
+
+
+def _suppression(use: SuppressionUse) -> dict[str, Any]:
+    return {
+        "file": use.file,
+        "line": use.line,
+        "pattern": use.pattern,
+        "sites": use.sites,
+        "outstanding": _tally(use.outstanding),
     }
 
 
@@ -108,6 +122,7 @@ def _trust(trust: Trust) -> dict[str, Any]:
 def _total(sites: Sequence[JudgedSite]) -> dict[str, int]:
     return {
         "sites": len(sites),
+        "findings": sum(site.is_finding for site in sites),
         "count": sum(site.outstanding.count for site in sites),
         "bytes": sum(site.outstanding.size_bytes for site in sites),
     }
@@ -129,6 +144,14 @@ def _site(site: JudgedSite) -> dict[str, Any]:
     }
     if site.sightings:
         found["sightings"] = [_sighting(one) for one in site.sightings]
+    if site.parent is not None:
+        found["parent"] = {
+            "rank": site.parent.rank,
+            "by": site.parent.by,
+            "says": site.parent.says,
+        }
+    if site.excuse is not None:
+        found["excuse"] = {"by": site.excuse.by, "says": site.excuse.says}
     return found
 
 

@@ -10,7 +10,16 @@ from statistics import median_low
 
 from tabulate import tabulate
 
-from kleak.model import Frame, JudgedSite, MergedSession, Report, Tally, Trust, Verdict
+from kleak.model import (
+    Frame,
+    JudgedSite,
+    MergedSession,
+    Report,
+    SuppressionUse,
+    Tally,
+    Trust,
+    Verdict,
+)
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.units import size
@@ -20,6 +29,8 @@ ALIGN = ("right", "left", "right", "left", "right", "right", "left")
 TOP_FRAMES = 3
 LISTED_CYCLES = 6
 INDENT = " " * 6
+HANGS = "\\_ "
+"""In front of the verdict of a site that hangs on another one, as ``ps f`` marks a child."""
 MIN_WIDTH = 40
 
 _RESET = "\x1b[0m"
@@ -53,7 +64,7 @@ def rows(report: Report, *, verbose: bool = False, exact: bool = False) -> list[
 def _row(site: JudgedSite, report: Report, *, verbose: bool, exact: bool) -> SiteRow:
     cells = (
         str(site.rank),
-        site.verdict.label,
+        site.verdict.label if site.parent is None else f"{HANGS}{site.verdict.label}",
         f"{site.score:.1f}",
         site.allocator,
         str(site.outstanding.count),
@@ -68,6 +79,7 @@ def _row(site: JudgedSite, report: Report, *, verbose: bool, exact: bool) -> Sit
     else:
         frames = _top_frames(site.frames, report)
         reasons = (_reasons(site),)
+    reasons = (*standing(site), *reasons)
     return SiteRow(
         verdict=site.verdict,
         cells=tuple(printable(cell) for cell in cells),
@@ -109,6 +121,11 @@ def frame_text(frame: Frame) -> str:
     return text
 
 
+def place(site: JudgedSite) -> str:
+    """Where a site allocates, in a line: its innermost frame, or its slab cache without one."""
+    return frame_text(site.frames[0]) if site.frames else site.allocator
+
+
 def _top_frames(frames: tuple[Frame, ...], report: Report) -> tuple[str, ...]:
     """The innermost frames, and the first one of a module where that lies deeper."""
     shown = list(range(min(TOP_FRAMES, len(frames))))
@@ -128,6 +145,16 @@ def _top_frames(frames: tuple[Frame, ...], report: Report) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def standing(site: JudgedSite) -> tuple[str, ...]:
+    """Why a site is no finding by itself, a sentence each; empty if it is one."""
+    said = []
+    if site.parent is not None:
+        said.append(f"hangs on {site.parent.rank}: {site.parent.says}")
+    if site.excuse is not None:
+        said.append(f"does not count: {site.excuse.says}")
+    return tuple(said)
+
+
 def _left_out(count: int) -> str:
     return f"... {count} more frame" + ("" if count == 1 else "s")
 
@@ -140,12 +167,14 @@ def _whole_stack(site: JudgedSite) -> tuple[str, ...]:
 def _reasons(site: JudgedSite) -> str:
     """What speaks for a leak, then what speaks against it, then what was found without weight.
 
-    Before all that, which of several sessions have it.
+    Before all that, which of several sessions have it, and how it stands to a baseline.
     """
     said = [
-        item for item in site.evidence if item.witness not in ("prior", "correlation", "sessions")
+        item
+        for item in site.evidence
+        if item.witness not in ("prior", "correlation", "sessions", "baseline")
     ]
-    where = [item.says for item in site.evidence if item.witness == "sessions"]
+    where = [item.says for item in site.evidence if item.witness in ("sessions", "baseline")]
     pro = [item.says for item in said if item.weight > 0]
     con = [item.says for item in said if item.weight < 0]
     open_questions = [item.says for item in said if item.weight == 0]
@@ -180,6 +209,8 @@ def render(
     elif report.sites:
         blocks.append(_table(rows(report, verbose=verbose, exact=exact), width, color=color))
         blocks.append(_wrap(totals(report, exact=exact), width, "  "))
+    if report.suppressions:
+        blocks.append(_suppressions(report.suppressions, width, exact=exact))
     blocks.append(_wrap(closing(report, exact=exact), width))
     return "\n\n".join(blocks) + "\n"
 
@@ -298,6 +329,37 @@ def _group_table(report: Report, *, exact: bool) -> str:
     )
 
 
+def _suppressions(uses: Sequence[SuppressionUse], width: int, *, exact: bool) -> str:
+    """The rules that were used, with what they excused; then the others, by name."""
+    lines = []
+    used = [use for use in uses if use.sites]
+    if used:
+        lines.append("Suppressions used:")
+        lines.append(
+            tabulate(
+                [
+                    (
+                        str(use.sites),
+                        str(use.outstanding.count),
+                        size(use.outstanding.size_bytes, exact=exact),
+                        printable(use.pattern),
+                    )
+                    for use in used
+                ],
+                headers=("sites", "count", "size", "template"),
+                tablefmt="plain",
+                colalign=("right", "right", "right", "left"),
+                disable_numparse=True,
+            )
+        )
+    lines += [
+        _wrap(f"suppression not used: {use.file}:{use.line}: leak:{use.pattern}", width, "  ")
+        for use in uses
+        if not use.sites
+    ]
+    return "\n".join(lines)
+
+
 def totals(report: Report, *, exact: bool = False) -> str:
     """Sites, objects and bytes by verdict, in one line."""
     parts = []
@@ -312,15 +374,25 @@ def totals(report: Report, *, exact: bool = False) -> str:
 
 def closing(report: Report, *, exact: bool = False) -> str:
     """The conclusion, in a sentence or two."""
-    guilty = [site for site in report.sites if site.verdict >= Verdict.LIKELY]
+    leaks = [site for site in report.sites if site.verdict >= Verdict.LIKELY]
+    guilty = [site for site in leaks if site.excuse is None]
     confirmed = [site for site in guilty if site.verdict is Verdict.CONFIRMED]
     name = report.target.name
     cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
     if guilty:
         held = size(sum(site.outstanding.size_bytes for site in guilty), exact=exact)
         sure = "leaks" if confirmed else "very probably leaks"
-        places = "1 place" if len(guilty) == 1 else f"{len(guilty)} places"
-        text = f"{name} {sure}: {held} from {places} in {cycles}. Start with rank 1."
+        findings = sum(site.is_finding for site in guilty) or len(guilty)
+        places = "1 place" if findings == 1 else f"{findings} places"
+        if hanging := len(guilty) - findings:
+            verb = "hangs" if hanging == 1 else "hang"
+            places += f" ({hanging} more {verb} on {'it' if findings == 1 else 'these'})"
+        text = f"{name} {sure}: {held} from {places} in {cycles}. Start with rank {guilty[0].rank}."
+    elif leaks:
+        text = (
+            f"No leak that counts: {'the one' if len(leaks) == 1 else f'all {len(leaks)}'} found "
+            f"in {cycles} {'is' if len(leaks) == 1 else 'are'} known or suppressed."
+        )
     elif report.sites:
         text = (
             f"No leak that would stand up: memory is outstanding after {cycles}, but too little "

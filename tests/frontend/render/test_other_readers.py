@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kleak.render import folded, pprof
-from kleak.render.renderer import Look
+from kleak.model import Excuse, Parent, Verdict
+from kleak.render import folded, ktap, pprof
+from kleak.render.renderer import Look, Material
 from tests.saved import samples, total_bytes
-from tests.tools import need, need_flamegraph
+from tests.tools import need, need_flamegraph, need_kunit
 
 pytestmark = pytest.mark.tools
 
@@ -79,3 +83,83 @@ def test_flamegraph_pl_draws_every_stack(tmp_path, sample):
     plain = text.translate(str.maketrans("<>", "()"))
     functions = {name for line in plain.splitlines() for name in line.rsplit(" ", 1)[0].split(";")}
     assert functions <= {title.rsplit(" (", 1)[0] for title in titles}
+
+
+# Runs the kernel's parser and tells what it made of each test.
+READ_KTAP = """
+import json, sys
+sys.stdout, real = sys.stderr, sys.stdout
+import kunit_parser
+test = kunit_parser.parse_run_tests(sys.stdin.read().splitlines())
+def tell(test):
+    return {"name": test.name, "status": test.status.name, "log": list(test.log)}
+print(json.dumps({
+    "subtests": [tell(one) for one in test.subtests],
+    "errors": test.counts.errors,
+    "status": test.status.name,
+}), file=real)
+"""
+
+
+def kunit(text: str) -> dict:
+    directory = need_kunit()
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", READ_KTAP],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(directory), "PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("sample", list(SAMPLES))
+def test_the_kernels_parser_takes_every_ktap(sample):
+    report = SAMPLES[sample].report
+    read = kunit(str(ktap.render(SAMPLES[sample], Look(verbose=True))))
+    assert read["errors"] == 0
+    states = [one["status"] for one in read["subtests"]]
+    assert states[0] == ("SUCCESS" if report.trust.complete else "SKIPPED")
+    assert states[1:] == [
+        ("FAILURE" if site.is_finding else "SKIPPED")
+        if site.verdict >= Verdict.LIKELY
+        else "SUCCESS"
+        for site in report.sites
+    ]
+    assert (read["status"] == "FAILURE") == ("FAILURE" in states)
+
+
+def test_the_kernels_parser_finds_each_diagnostic_with_its_test():
+    material = SAMPLES["6.12--leaky"]
+    read = kunit(str(ktap.render(material, Look())))
+    for test, site in zip(read["subtests"][1:], material.report.sites, strict=True):
+        assert site.frames[0].symbol in test["name"]
+        logged = " ".join(test["log"])
+        for item in site.evidence if site.verdict >= Verdict.LIKELY else ():
+            assert f"{item.witness}: {item.says}" in logged
+
+
+def test_the_kernels_parser_sees_what_does_not_count_as_skipped():
+    material = SAMPLES["6.12--leaky"]
+    first, second, *rest = material.report.sites
+    sites = (
+        first,
+        replace(second, parent=Parent(first.rank, "pointers", "pointed to")),
+        *(replace(one, excuse=Excuse("suppression", "suppressed by a#b:1")) for one in rest),
+    )
+    marked = Material(replace(material.report, sites=sites), ())
+    read = kunit(str(ktap.render(marked, Look())))
+    states = [one["status"] for one in read["subtests"]]
+    guilty = [site.verdict >= Verdict.LIKELY for site in rest]
+    assert states[:3] == ["SUCCESS", "FAILURE", "SKIPPED"]
+    assert states[3:] == ["SKIPPED" if would_fail else "SUCCESS" for would_fail in guilty]
+    assert True in guilty
+    assert read["errors"] == 0
+
+
+def test_the_kernels_parser_refuses_what_is_no_ktap():
+    text = str(ktap.render(SAMPLES["6.12--leaky"], Look()))
+    assert kunit(text.replace("ok 2 ", "ok 9 "))["errors"] > 0
+    assert kunit("1..2\nok 1 a\n")["errors"] > 0

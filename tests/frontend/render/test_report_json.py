@@ -56,7 +56,12 @@ def test_values():
     assert found["schema"] == "kleak.report/1"
     assert found["kernel"] == {"release": "6.12.117+deb12-amd64", "machine": "x86_64"}
     assert found["cycles"] == 5
-    assert found["totals"]["confirmed"] == {"sites": 1, "count": 15, "bytes": 1920}
+    assert found["totals"]["confirmed"] == {
+        "sites": 1,
+        "findings": 1,
+        "count": 15,
+        "bytes": 1920,
+    }
     (leak,) = found["sites"]
     assert leak["rank"] == 1
     assert leak["verdict"] == "confirmed"

@@ -1,0 +1,207 @@
+"""Which leaks hang on others: a structure is lost, and with it all that it points to.
+
+By pointers, where the capture could read memory: the objects of the parent hold the addresses of
+the child's. Else by time: both were allocated in turn by the same call of a function. A site never
+hangs on one that is less surely a leak. docs/verdicts.md tells it to the user.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kleak.model import Allocation, JudgedSite, Parent, Session, TracedSite
+from kleak.stacks import Frames, base_name, in_scope, split_allocator
+
+CHECKED_OBJECTS = 31
+"""Oldest objects of a child that must all be pointed to. Captures read more of each parent."""
+
+PAIRS = 3
+"""So many pairs, allocated in turn, are the least that make a pattern."""
+
+_SLAB_CACHES = frozenset({"kmem_cache", "reclaimable_cache"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A pointer: the object that holds it, where in it, and the object pointed to."""
+
+    holder: Allocation
+    offset: int
+    child: Allocation
+
+
+def fold(
+    judged: Sequence[tuple[TracedSite, JudgedSite]], session: Session
+) -> tuple[JudgedSite, ...]:
+    """Find the parents of ``judged``, which come in their order, and rank all: each child
+    behind its parent.
+    """
+    sites = [site for site, _ in judged]
+    verdicts = [site.verdict for _, site in judged]
+    text = next(
+        (one.text for one in session.circumstances.answers if one.witness == "pointers"), None
+    )
+    found = _by_time(sites, session) if text is None else _by_pointers(sites, text)
+    parents: dict[int, int] = {}
+    marked = [site for _, site in judged]
+    for child, parent, by, says in found:
+        if (
+            child not in parents
+            and verdicts[parent] >= verdicts[child]
+            and child not in _line(parent, parents)
+        ):
+            parents[child] = parent
+            marked[child] = replace(marked[child], parent=Parent(0, by, says))
+    return arrange(marked, parents)
+
+
+def arrange(sites: Sequence[JudgedSite], parents: Mapping[int, int]) -> tuple[JudgedSite, ...]:
+    """Rank ``sites``, which come in their order, each child behind its parent.
+
+    ``parents`` maps the position of a child to that of its parent. The ranks in the sites and in
+    their parents are set anew.
+    """
+    children: defaultdict[int | None, list[int]] = defaultdict(list)
+    for position in range(len(sites)):
+        children[parents.get(position)].append(position)
+    order: list[int] = []
+    waiting = list(reversed(children[None]))
+    while waiting:
+        position = waiting.pop()
+        order.append(position)
+        waiting += reversed(children[position])
+    ranks = {position: rank for rank, position in enumerate(order, start=1)}
+    ranked = []
+    for position in order:
+        site = replace(sites[position], rank=ranks[position])
+        if site.parent is not None:
+            parent = parents.get(position)
+            marked = None if parent is None else replace(site.parent, rank=ranks[parent])
+            site = replace(site, parent=marked)
+        ranked.append(site)
+    return tuple(ranked)
+
+
+def _line(position: int, parents: Mapping[int, int]) -> list[int]:
+    """A site and all that it hangs on."""
+    line = [position]
+    while line[-1] in parents:
+        line.append(parents[line[-1]])
+    return line
+
+
+_Found = tuple[int, int, str, str]
+"""The positions of a child and its parent, by what, and in words; the better parent first."""
+
+
+# --- by pointers ----------------------------------------------------------------------------
+
+
+def _by_pointers(sites: Sequence[TracedSite], text: str) -> Iterator[_Found]:
+    lines = [tuple(int(word, 0) for word in line.split()) for line in text.splitlines()]
+    if not lines:
+        return  # the kept allocations of a large session take a while to read
+    named = {address for holder, _, child in lines for address in (holder, child)}
+    owners = {
+        kept.address: (number, kept)
+        for number, site in enumerate(sites)
+        for kept in site.kept
+        if kept.address in named
+    }
+    held: defaultdict[tuple[int, int], dict[int, _Held]] = defaultdict(dict)
+    for holder_address, offset, child_address in lines:
+        if holder_address not in owners or child_address not in owners:
+            continue
+        parent, holder = owners[holder_address]
+        child, kept = owners[child_address]
+        pointer = _Held(holder, offset, kept)
+        if parent != child and _is_proof(pointer, sites[parent], sites[child]):
+            held[child, parent][child_address] = pointer
+    candidates = []
+    for (child, parent), pointers in held.items():
+        checked = sites[child].kept[:CHECKED_OBJECTS]
+        if all(kept.address in pointers for kept in checked):
+            chosen = [pointers[kept.address] for kept in checked]
+            # Of several holders the one allocated last is the nearest.
+            last = max(one.holder.allocated_at_ns for one in chosen)
+            candidates.append((child, -last, parent, chosen))
+    for child, _, parent, chosen in sorted(candidates, key=lambda one: one[:3]):
+        offsets = sorted({one.offset for one in chosen})
+        where = f" at offset {offsets[0]}" if len(offsets) == 1 else ""
+        number = len(chosen)
+        says = (
+            f"an older object there points to it{where}"
+            if number == 1
+            else f"older objects there point to each of the {number} that were checked{where}"
+        )
+        yield child, parent, "pointers", says
+
+
+def _is_proof(pointer: _Held, parent: TracedSite, child: TracedSite) -> bool:
+    """Whether a pointer was stored by who owns the holder, and is not left over in its memory.
+
+    What a holder's memory held before is older than the holder. But the free list is threaded
+    through free objects of one size, and leads to the one that is allocated next: in the middle
+    of a kmalloc object (commit 3202fa62fb43 ("slub: relocate freelist pointer to middle of
+    object") (in v5.7)), somewhere in one of another cache.
+    """
+    holder, kept = pointer.holder, pointer.child
+    if holder.allocated_at_ns >= kept.allocated_at_ns:
+        return False
+    if parent.allocator != child.allocator or holder.size_bytes != kept.size_bytes:
+        return True
+    if parent.allocator in _SLAB_CACHES:
+        return False
+    return parent.allocator != "kmalloc" or pointer.offset != holder.size_bytes // 2 // 8 * 8
+
+
+# --- by time --------------------------------------------------------------------------------
+
+
+def _by_time(sites: Sequence[TracedSite], session: Session) -> Iterator[_Found]:
+    stacks = [split_allocator(site.frames)[1] for site in sites]
+    counts = [tuple(tally.outstanding.count for tally in site.cycles) for site in sites]
+    callers: defaultdict[object, list[int]] = defaultdict(list)
+    for number, frames in enumerate(stacks):
+        if frames and (call := _call(frames, 0, session)) is not None:
+            callers[counts[number], call].append(number)
+    for child, frames in enumerate(stacks):
+        candidates = [
+            (sites[parent].kept[0].allocated_at_ns, parent, base_name(frames[depth].symbol or ""))
+            for depth in range(len(frames))
+            if (call := _call(frames, depth, session)) is not None
+            for parent in callers.get((counts[child], call), ())
+            if parent != child and _in_turn(sites[parent].kept, sites[child].kept)
+        ]
+        if candidates:
+            _, parent, function = min(candidates)
+            says = (
+                f"allocated together: in turn with it, one for one, {len(sites[child].kept)} "
+                f"times by {function}(); no memory was read to see who points to whom"
+            )
+            yield child, parent, "time", says
+
+
+def _call(frames: Frames, depth: int, session: Session) -> object | None:
+    """What is equal for all stacks below one call of a function of the target: that function, and
+    the frames that called it. None for another function, or where nobody is known to call it.
+    """
+    frame = frames[depth]
+    if frame.symbol is None or depth + 1 == len(frames) or not in_scope(frame, session.target):
+        return None
+    return frame.module, base_name(frame.symbol), frames[depth + 1 :]
+
+
+def _in_turn(parents: Sequence[Allocation], children: Sequence[Allocation]) -> bool:
+    """Whether each child follows its parent, before the next parent, in the same task and cycle."""
+    if len(parents) != len(children) or len(parents) < PAIRS:
+        return False
+    following = [*(one.allocated_at_ns for one in parents[1:]), None]
+    return all(
+        parent.allocated_at_ns < child.allocated_at_ns
+        and (until is None or child.allocated_at_ns < until)
+        and (parent.pid, parent.cycle) == (child.pid, child.cycle)
+        for parent, child, until in zip(parents, children, following, strict=True)
+    )

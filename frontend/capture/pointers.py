@@ -1,0 +1,111 @@
+"""Which outstanding objects hold the addresses of others, read from /proc/kcore.
+
+Only the addresses are kept, never other contents. What is read is bounded: the oldest objects of
+each site, their first page, and a sum over all.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+from kleak.model import TracedSite
+
+KCORE = Path("/proc/kcore")
+OBJECTS_OF_A_SITE = 128
+BYTES_OF_AN_OBJECT = 4096
+OBJECTS_IN_ALL = 16384
+BYTES_IN_ALL = 16 << 20
+POINTERS_IN_ALL = 100_000
+
+# Of these the address is that of memory that may be read: not of device registers (ioremap), and
+# not of areas that map pages of others.
+_READABLE = frozenset({"kmalloc", "kmem_cache", "reclaimable_cache", "pages", "vmalloc"})
+_WORD_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PointersRead:
+    """What was found. ``state`` is "used", or why nothing could be read: then ``text`` is None.
+
+    ``text`` has a line for each pointer: the address of the object that holds it, the offset in
+    that object, and the address of the object that it points to.
+    """
+
+    state: str
+    text: str | None = None
+
+
+class _Memory:
+    """/proc/kcore as an ELF file: where in it the kernel's addresses are."""
+
+    def __init__(self, fd: int, segments: Sequence[tuple[int, int, int]]) -> None:
+        self._fd = fd
+        self._segments = sorted(segments)
+        self._starts = [start for start, _, _ in self._segments]
+
+    def read(self, address: int, size_bytes: int) -> bytes:
+        """Read up to ``size_bytes`` from ``address`` on; nothing where the file has none of it."""
+        position = bisect_right(self._starts, address) - 1
+        if position < 0:
+            return b""
+        start, end, offset = self._segments[position]
+        if address + size_bytes > end:
+            return b""
+        try:
+            return os.pread(self._fd, size_bytes, offset + address - start)
+        except (OSError, OverflowError):
+            return b""  # the kernel refuses the page, or no file has such an offset: no evidence
+
+
+def read_pointers(sites: Sequence[TracedSite], path: Path = KCORE) -> PointersRead:
+    """Look through the kept objects of ``sites`` for the addresses of kept objects of other sites.
+
+    Only the start of an object counts as its address.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            segments = [
+                (one["p_vaddr"], one["p_vaddr"] + one["p_memsz"], one["p_offset"])
+                for one in ELFFile(file).iter_segments("PT_LOAD")
+            ]
+            return PointersRead("used", _search(_Memory(file.fileno(), segments), sites))
+    except OSError as error:
+        return PointersRead(f"absent: {path}: {error.strerror}")
+    except ELFError as error:
+        return PointersRead(f"absent: {path}: {error}")
+
+
+def _search(memory: _Memory, sites: Sequence[TracedSite]) -> str:
+    owners = {kept.address: number for number, site in enumerate(sites) for kept in site.kept}
+    lines: list[str] = []
+    objects = size_bytes = 0
+    for number, site in enumerate(sites):
+        if site.allocator not in _READABLE:
+            continue
+        for kept in site.kept[:OBJECTS_OF_A_SITE]:
+            wanted = min(kept.size_bytes, BYTES_OF_AN_OBJECT) // _WORD_BYTES * _WORD_BYTES
+            objects += 1
+            size_bytes += wanted
+            if objects > OBJECTS_IN_ALL or size_bytes > BYTES_IN_ALL:
+                return "".join(lines)
+            for offset, word in _words(memory.read(kept.address, wanted)):
+                if owners.get(word, number) != number:
+                    lines.append(f"{kept.address:#x} {offset} {word:#x}\n")
+            if len(lines) > POINTERS_IN_ALL:
+                return "".join(lines)
+    return "".join(lines)
+
+
+def _words(data: bytes) -> list[tuple[int, int]]:
+    """The words of ``data`` that are not zero, each with its offset."""
+    words = array("Q")
+    words.frombytes(data[: len(data) // _WORD_BYTES * _WORD_BYTES])
+    return [(position * _WORD_BYTES, word) for position, word in enumerate(words) if word]

@@ -1,0 +1,61 @@
+"""``kleak diff``: two reports on one target, and what changed between them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from kleak.analysis.comparison import WORSE, compare
+from kleak.commands.output import VERDICTS, check_writable, write_document
+from kleak.errors import ExitStatus
+from kleak.model import Verdict
+from kleak.render import difference
+from kleak.report_file import read_report
+
+
+@click.command(epilog="Example: kleak diff before.json after.kleak")
+@click.argument("before", metavar="A", type=click.Path())
+@click.argument("after", metavar="B", type=click.Path())
+@click.option(
+    "--json", metavar="FILE", type=click.Path(), help="Write the result as JSON too; - for stdout."
+)
+@click.option("--verbose", is_flag=True, help="Also the sites that did not change.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(list(VERDICTS)),
+    default=Verdict.LIKELY.label,
+    show_default=True,
+    help="Exit with 1 if a site that is new or grew has this verdict or a surer one.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 5 if one of the reports is incomplete.")
+def diff(
+    before: str, after: str, json: str | None, verbose: bool, fail_on: str, strict: bool
+) -> int:
+    """Compare the reports A and B on one target: reports in JSON, or saved sessions.
+
+    A site is the same if the functions on its stack are: offsets, lines and compilers' suffixes do
+    not count. It grew if it leaks more objects a cycle, beyond chance. Needs no root.
+
+    Exit status: 0 nothing is new or grew, 1 something did (see --fail-on), 2 usage, 5 incomplete
+    with --strict.
+    """
+    if json is not None:
+        check_writable(json)
+    comparison = compare(read_report(Path(before)), read_report(Path(after)))
+    text_to = sys.stderr if json == "-" else sys.stdout
+    click.echo(difference.render(comparison, verbose=verbose), file=text_to, nl=False)
+    if json is not None:
+        write_document(json, difference.render_json(comparison))
+    reports = (comparison.before, comparison.after)
+    if strict and not all(report.trust.complete for report in reports):
+        return ExitStatus.INCOMPLETE
+    worse = any(
+        change.kind in WORSE
+        and change.verdict >= VERDICTS[fail_on]
+        and change.after is not None
+        and not change.after.excused
+        for change in comparison.changes
+    )
+    return ExitStatus.FOUND if worse else ExitStatus.CLEAN
