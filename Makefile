@@ -1,17 +1,20 @@
 # Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check imports bench bench-quick accuracy fuzz bare-machine clean
+.PHONY: help setup dev-kernel demo test check imports bench bench-quick accuracy fuzz bare-machine clean
 
 PYTHON := .venv/bin/python
 DEMO_KERNEL := 6.12
-SCRIPTS := .ci/provision .ci/run
+SCRIPTS := .ci/provision .ci/dev-kernel .ci/run
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: ## install what is needed: apt packages, .venv, kernels to boot (Debian 12)
 	@.ci/provision
+
+dev-kernel: setup ## build a kernel with kmemleak, allocation profiling and page_owner to boot
+	@.ci/dev-kernel
 
 demo: setup ## find the leaks of examples/leaky in a virtual machine
 	@module=$$($(PYTHON) tests/build_modules.py --kernel $(DEMO_KERNEL) examples/leaky) || exit 1; \
@@ -20,7 +23,7 @@ demo: setup ## find the leaks of examples/leaky in a virtual machine
 	[ $$status -eq 1 ] || { \
 		echo "demo: expected exit status 1 (leaks found), got $$status" >&2; exit 1; }
 
-test: setup ## all tiers of tests; ARGS='...' goes to pytest
+test: setup $(if $(findstring vm,$(KLEAK_REQUIRE)),dev-kernel) ## all tiers of tests; ARGS='...' goes to pytest
 	@$(PYTHON) -m pytest $(ARGS)
 
 check: setup imports ## linters, types, formats

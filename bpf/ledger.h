@@ -8,6 +8,16 @@ BPF_TABLE("hash", u64, struct allocation, outstanding, MAX_OUTSTANDING);
 BPF_TABLE("hash", struct total_key, struct total, totals, MAX_TOTALS);
 
 /*
+ * kmemleak scans the memory of maps, too: an address in the ledger would be a
+ * reference to the object, and no object of ours would ever be reported. So
+ * keys are complements, which no kernel address is.
+ */
+static __always_inline u64 ledger_key(u64 address)
+{
+	return ~address;
+}
+
+/*
  * A counter for each of many address hashes, above 0 while an address with
  * that hash is in the ledger: most events are of addresses that are not, and
  * learn so from one array element.
@@ -29,10 +39,11 @@ static __always_inline u32 *filter_slot(u64 address)
 static __always_inline struct allocation *find_outstanding(u64 address)
 {
 	u32 *slot = filter_slot(address);
+	u64 key = ledger_key(address);
 
 	if (!slot || !*slot)
 		return 0;
-	return outstanding.lookup(&address);
+	return outstanding.lookup(&key);
 }
 
 /*
@@ -42,6 +53,7 @@ static __always_inline struct allocation *find_outstanding(u64 address)
 static __always_inline int strike(u64 address, struct allocation *copy)
 {
 	struct allocation *found = find_outstanding(address);
+	u64 key = ledger_key(address);
 	u32 *slot;
 	int err;
 
@@ -49,7 +61,7 @@ static __always_inline int strike(u64 address, struct allocation *copy)
 		return 0;
 	/* Copied first: a deleted element may be given out again at once. */
 	*copy = *found;
-	err = outstanding.delete(&address);
+	err = outstanding.delete(&key);
 	if (err) {
 		if (err != -ENOENT)
 			count(COUNT_DELETE_REFUSED);
@@ -266,6 +278,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family,
 static __always_inline void enter(u64 address, struct allocation *allocation)
 {
 	u32 *slot = filter_slot(address);
+	u64 key = ledger_key(address);
 	struct total *total;
 
 	if (!slot)
@@ -276,7 +289,7 @@ static __always_inline void enter(u64 address, struct allocation *allocation)
 		return;
 	}
 	__sync_fetch_and_add(slot, 1);
-	if (outstanding.update(&address, allocation)) {
+	if (outstanding.update(&key, allocation)) {
 		__sync_fetch_and_add(slot, -1);
 		count(COUNT_LEDGER_FULL);
 		return;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The scope of a module is set here, on module_load, before a line of its
- * init runs, and taken away on module_free, after its exit has returned.
+ * init runs, and taken away on module_free, after its exit has returned. Each
+ * load begins a cycle. Loads and unloads of one module come one after the
+ * other, those of several modules may come at the same time on several CPUs.
  */
 #ifdef OFF_MODULE_NAME
 struct module_name {
@@ -11,7 +13,8 @@ struct module_name {
 /* Names of the modules in scope, to their place in module_slots. */
 BPF_HASH(module_targets, struct module_name, u32, MAX_MODULES);
 BPF_ARRAY(loads, struct load, MAX_LOADS);
-BPF_ARRAY(load_of_slot, u32, MAX_MODULES);
+BPF_HASH(claimed_loads, u32, u32, MAX_LOADS);
+BPF_ARRAY(load_of_slot, u32, MAX_MODULES); /* index in loads, plus 1; 0: not loaded */
 
 static __always_inline u32 *find_target(u64 module, struct module_name *name)
 {
@@ -36,39 +39,88 @@ static __always_inline void widen(struct scope *scope, struct text_range *range)
 		scope->high = range->end;
 }
 
+static __always_inline int covers(struct scope *scope, struct text_range *range)
+{
+	return range->start == range->end ||
+	       (scope->low <= range->start && range->end <= scope->high);
+}
+
+/*
+ * Returns the place in loads for the load that begins: bcc's compiler has no
+ * atomic addition that tells the sum.
+ */
+static __always_inline u32 claim_load(struct scope *scope)
+{
+	u32 first = scope->loads, number = 0;
+
+	for (u32 i = 0; i < MAX_MODULES; i++) {
+		u32 index = first + i;
+
+		if (!claimed_loads.insert(&index, &number))
+			return index;
+	}
+	return MAX_LOADS;
+}
+
+static __always_inline int overlap(struct text_range *one, struct text_range *other)
+{
+	return one->start < other->end && other->start < one->end;
+}
+
+/* The memory of init text is given back after init: what loads into it is no more in scope. */
+static __always_inline void retire_init_text(struct text_range *text, struct text_range *init_text)
+{
+	for (u32 i = 0; i < MAX_MODULES; i++) {
+		u32 key = i;
+		struct module_slot *slot = module_slots.lookup(&key);
+
+		if (slot &&
+		    (overlap(&slot->init_text, text) || overlap(&slot->init_text, init_text)))
+			slot->init_text.start = slot->init_text.end = 0;
+	}
+}
+
 int on_module_load(raw_tp *ctx)
 {
 	u64 module = ctx->args[ARG_MODULE_LOAD_MOD];
 	struct scope *scope = current_scope();
+	struct text_range text, init_text;
 	struct module_name name = {};
 	struct module_slot *slot;
 	struct load *load;
-	u32 *target, index, number;
+	u32 *target, index, number, next;
 
+	read_range(&text, module + OFF_MODULE_TEXT_BASE, module + OFF_MODULE_TEXT_SIZE);
+	read_range(&init_text, module + OFF_MODULE_INIT_BASE, module + OFF_MODULE_INIT_SIZE);
+	retire_init_text(&text, &init_text);
 	target = find_target(module, &name);
 	if (!target || !scope)
 		return 0;
 	number = *target;
 	slot = module_slots.lookup(&number);
-	index = scope->loads;
+	index = claim_load(scope);
 	load = loads.lookup(&index);
 	if (!slot || !load) {
 		count(COUNT_LOADS_FULL);
 		return 0;
 	}
-	read_range(&slot->text, module + OFF_MODULE_TEXT_BASE, module + OFF_MODULE_TEXT_SIZE);
-	read_range(&slot->init_text, module + OFF_MODULE_INIT_BASE, module + OFF_MODULE_INIT_SIZE);
-	load_of_slot.update(&number, &index);
+	slot->text = text;
+	slot->init_text = init_text;
+	next = index + 1;
+	load_of_slot.update(&number, &next);
 	__builtin_memcpy(load->name, name.name, sizeof(load->name));
-	load->text = slot->text;
-	load->init_text = slot->init_text;
+	load->text = text;
+	load->init_text = init_text;
 	load->loaded_ns = bpf_ktime_get_ns();
-	load->slot = number;
-	widen(scope, &slot->text);
-	widen(scope, &slot->init_text);
-	scope->loads += 1;
-	scope->cycle += 1;
-	load->cycle = scope->cycle;
+	load->unloaded_ns = 0;
+	load->cycle = next;
+	/* More than once: another CPU may widen it too, and write over it. */
+	for (u32 i = 0; i < MAX_MODULES; i++) {
+		widen(scope, &text);
+		widen(scope, &init_text);
+	}
+	__sync_fetch_and_add(&scope->loads, 1);
+	__sync_fetch_and_add(&scope->cycle, 1);
 	scope->counting = 1;
 	return 0;
 }
@@ -80,32 +132,30 @@ int on_module_free(raw_tp *ctx)
 	struct module_slot *slot, none = {};
 	struct module_name name = {};
 	struct load *load;
-	u32 *target, *index, number;
+	u32 *target, *next, index, number;
 
 	target = find_target(module, &name);
 	if (!target || !scope)
 		return 0;
 	number = *target;
-	index = load_of_slot.lookup(&number);
-	if (!index)
+	next = load_of_slot.lookup(&number);
+	if (!next || !*next) /* it was loaded before kleak came */
 		return 0;
-	load = loads.lookup(index);
+	index = *next - 1;
+	*next = 0;
+	load = loads.lookup(&index);
 	slot = module_slots.lookup(&number);
 	if (!load || !slot)
 		return 0;
+	if (!covers(scope, &slot->text) || !covers(scope, &slot->init_text))
+		count(COUNT_LOADS_OUTSIDE);
 	load->unloaded_ns = bpf_ktime_get_ns();
 	*slot = none;
-	/* What is still in scope: symbols, or other modules that are loaded. */
-	scope->counting = scope->symbols.end > 0;
-	for (u32 i = 0; i < MAX_MODULES; i++) {
-		u32 key = i;
-
-		slot = module_slots.lookup(&key);
-		if (slot && slot->text.start)
-			scope->counting = 1;
-	}
-	if (!scope->counting)
-		scope->low = scope->high = 0;
+#if MAX_MODULES == 1
+	/* With more, one may be loaded on another CPU just now. */
+	scope->counting = 0;
+	scope->low = scope->high = 0;
+#endif
 	return 0;
 }
 #endif

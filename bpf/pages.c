@@ -142,8 +142,8 @@ KRETFUNC_PROBE(alloc_pages_bulk_noprof)
 static __always_inline void move_to_split_key(u64 head)
 {
 	struct allocation block;
-	u64 key = head | SPLIT_KEY;
-	u32 *slot = filter_slot(key);
+	u64 address = head | SPLIT_KEY, key = ledger_key(address);
+	u32 *slot = filter_slot(address);
 
 	if (!slot || !strike(head, &block))
 		return;

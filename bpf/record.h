@@ -78,7 +78,6 @@ struct load {
 	u64 loaded_ns;
 	u64 unloaded_ns; /* 0: still loaded */
 	u32 cycle;
-	u32 slot;
 };
 
 struct scope {
@@ -113,5 +112,6 @@ enum counter {
 	COUNT_WALKS, /* stack walks: the cost, not a loss */
 	COUNT_BULK_BEYOND, /* objects of a bulk call beyond those that are read */
 	COUNT_OWNED_PAGES, /* pages that became memory which is counted itself */
+	COUNT_LOADS_OUTSIDE, /* two modules loaded at once wrote over each other's scope */
 	COUNT_KINDS,
 };

@@ -19,6 +19,7 @@ from kleak.errors import ExitStatus, KleakError
 COMMANDS = {
     "module": "Load and unload a module again and again, and find what it leaks.",
     "run": "Run a command, and find what the kernel allocated for it and did not free.",
+    "watch": "Show what the running kernel allocates and has not freed, live.",
     "doctor": "Say what this machine can do, what that means, and what mends it.",
     "report": "Show saved sessions, in many formats.",
     "diff": "Compare two reports: which leaks are new, gone, or leak more or less.",

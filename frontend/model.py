@@ -57,7 +57,11 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What was observed. ``kind`` is "module" or "symbols"."""
+    """What was observed. ``kind`` is "module" or "symbols".
+
+    ``name`` has commas between the names of several. What is said of one file is None then;
+    a parameter is written as on the kernel's command line, ``module.name=value``.
+    """
 
     kind: str
     name: str
@@ -130,6 +134,35 @@ class Allocation(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Reachability:
+    """What kmemleak says of a site's outstanding objects, of all of them, by address.
+
+    ``unreferenced``: it found no pointer to so many. ``same_stack``: nor to so many more that were
+    allocated on the same stack, but are not in the ledger. ``asked``: so many of the others were
+    looked up, of which it tracks ``known`` and found pointers to ``referenced``; to ``own`` more
+    the data of a gone module points, which the kernel kept.
+    """
+
+    unreferenced: int = 0
+    same_stack: int = 0
+    asked: int = 0
+    known: int = 0
+    referenced: int = 0
+    own: int = 0
+
+    def __add__(self, other: Reachability) -> Reachability:
+        """What it says of both together."""
+        return Reachability(
+            self.unreferenced + other.unreferenced,
+            self.same_stack + other.same_stack,
+            self.asked + other.asked,
+            self.known + other.known,
+            self.referenced + other.referenced,
+            self.own + other.own,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TracedSite:
     """All allocations of one allocator with one normalised stack.
 
@@ -139,6 +172,7 @@ class TracedSite:
     ``cycles`` has one entry a cycle of the session, first cycle first.
     ``requested_bytes`` is what the outstanding objects were asked for, where the event tells.
     ``kept`` are some of the outstanding allocations, oldest first, bounded by the session.
+    ``reachability`` is None where kmemleak was not asked.
     """
 
     allocator: str
@@ -146,16 +180,22 @@ class TracedSite:
     cycles: tuple[CycleTally, ...]
     requested_bytes: int | None = None
     kept: Sequence[Allocation] = ()
+    reachability: Reachability | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """One load, exercise, unload. ``index`` counts from 1. Times are CLOCK_MONOTONIC ns."""
+    """One load, exercise, unload. ``index`` counts from 1. Times are CLOCK_MONOTONIC ns.
+
+    ``module`` is what was loaded, where there were several; each load is a cycle then, and the
+    cycles of different modules may overlap.
+    """
 
     index: int
     loaded_at_ns: int
     unloaded_at_ns: int | None
     failure: str | None = None
+    module: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -349,18 +349,26 @@ def before_dispatch(frames: Sequence[Frame], target: Target) -> Frames:
 def in_scope(frame: Frame, target: Target) -> bool:
     """Whether a frame belongs to the target.
 
-    A target of kind "module" is its name (``-`` and ``_`` are the same to the kernel); one of
-    kind "symbols" is one or more globs, separated by commas or blanks, over the kernel's text.
+    A target of kind "module" is its name (``-`` and ``_`` are the same to the kernel), or several
+    with commas between; one of kind "symbols" is one or more globs, separated by commas or
+    blanks, over the kernel's text; what stands in brackets is a module that was loaded already.
     """
-    if target.kind == "module":
-        return frame.module is not None and _same_module(frame.module, target.name)
-    if frame.module is not None or frame.symbol is None:
+    names = [name for name in re.split(r"[,\s]+", target.name) if name]
+    if frame.module is not None:
+        if target.kind != "module":
+            names = [name[1:-1] for name in names if _is_bracketed(name)]
+        return any(_same_module(frame.module, name) for name in names)
+    if target.kind == "module" or frame.symbol is None:
         return False
     return any(
         fnmatchcase(frame.symbol, glob) or fnmatchcase(base_name(frame.symbol), glob)
-        for glob in re.split(r"[,\s]+", target.name)
-        if glob
+        for glob in names
+        if not _is_bracketed(glob)
     )
+
+
+def _is_bracketed(name: str) -> bool:
+    return name.startswith("[") and name.endswith("]")
 
 
 def _same_module(one: str, other: str) -> bool:

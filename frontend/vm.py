@@ -38,6 +38,9 @@ KVM_PROOF_LIMIT_S = 60.0
 POWER_OFF_LIMIT_S = 30.0
 """How long a guest may take to power off once the command's exit status is known."""
 
+DEV_RELEASE = "-kleak-dev"
+"""How the release of the kernel of `make dev-kernel` ends (CONFIG_LOCALVERSION)."""
+
 CONSOLE_LINES = 200
 SHARED = "/run/kleak"
 STDERR_PORT = "kleak.stderr"
@@ -72,8 +75,9 @@ class Result:
 def find_kernel(name: str | None = None) -> Path:
     """Return the image to boot for ``name``: an image, a release, or a series such as "6.12".
 
-    Releases and series are looked up in the kernel cache, then in /boot. Without a name it is the
-    newest of the cache, or of /boot if the cache is empty.
+    Releases and series are looked up in the kernel cache, then in /boot; "dev" is what `make
+    dev-kernel` built. Without a name it is the newest of the cache but for that one, whose
+    debugging makes it slow, or the newest of /boot.
 
     Raises:
         UsageError: nothing of that name, or it is no kernel image.
@@ -82,7 +86,8 @@ def find_kernel(name: str | None = None) -> Path:
     cached = sorted(kernel_cache().glob("*/boot/vmlinuz-*"))
     installed = sorted(Path("/boot").glob("vmlinuz-*"))
     if name is None:
-        for images in (cached, installed):
+        usual = [image for image in cached if not release_of(image).endswith(DEV_RELEASE)]
+        for images in (usual, installed):
             if images:
                 return max(images, key=lambda image: _release_key(release_of(image))).resolve()
         raise UnsupportedError(

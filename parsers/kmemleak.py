@@ -39,6 +39,8 @@ _HEX_HEAD = re.compile(r"hex dump \(first (?P<length>\d+) bytes(?: on cpu (?P<cp
 _HEX_LINE = re.compile(r"((?:[0-9a-f]{2} ?){1,16})(?: .*)?")
 _BACKTRACE = re.compile(r"backtrace(?: \(crc (?P<crc>[0-9a-f]+)\))?:")
 _FRAME = re.compile(r"(?:\[<(?P<address>[0-9a-f]{8,16}|\(_*ptrval_*\))>\] )?(?P<location>\S.*)")
+_DUMP_HEADER = re.compile(r"kmemleak: Object(?: \(\w+\))? 0x([0-9a-f]+) \(size \d+\):")
+_DUMP_COUNT = re.compile(r"kmemleak: +(min_count|count) = (-?\d+)")
 # how a whole stack ends; MAX_TRACE frames are another way
 _OUTERMOST = re.compile(r"entry_|ret_from_|asm_|start_kernel|x86_64_start|secondary_startup")
 _MAX_TRACE = 16
@@ -70,6 +72,23 @@ class UnreferencedObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectState:
+    """What kmemleak knows of one object, as of its last scan.
+
+    ``references`` are the pointers found to it, counted up to ``needed``: with so many it is not
+    unreferenced. ``needed`` is 0 or less for an object that is never reported.
+    """
+
+    references: int
+    needed: int
+
+    @property
+    def referenced(self) -> bool:
+        """Whether pointers to it were found, as many as it takes."""
+        return self.references >= self.needed > 0
+
+
+@dataclass(frozen=True, slots=True)
 class Kmemleak:
     """A whole report, in the kernel's order (oldest object first)."""
 
@@ -82,6 +101,29 @@ def parse(source: Source, *, errors: OnError = "raise") -> Kmemleak:
     problems: list[ParseError] = []
     objects = tuple(stream(source, errors=errors, problems=problems))
     return Kmemleak(objects, tuple(problems))
+
+
+def parse_dump(source: Source, address: int) -> ObjectState | None:
+    """Parse what ``dump=ADDRESS`` put into the kernel log, by dump_object_info() in mm/kmemleak.c.
+
+        kmemleak: Object 0xffff888003c2a500 (size 128):
+        kmemleak:   comm "insmod", pid 331, jiffies 4294937296
+        kmemleak:   min_count = 1
+        kmemleak:   count = 0
+
+    Other lines of the log are passed over. None where the object or its counts are not there.
+    """
+    counts: dict[str, int] = {}
+    inside = False
+    for line in iterate_lines(source):
+        text = undress(line)
+        if match := _DUMP_HEADER.match(text):
+            inside = int(match[1], 16) == address
+        elif inside and (match := _DUMP_COUNT.fullmatch(text)):
+            counts.setdefault(match[1], int(match[2]))
+    if counts.keys() != {"min_count", "count"}:
+        return None
+    return ObjectState(counts["count"], counts["min_count"])
 
 
 @dataclass(slots=True)

@@ -48,7 +48,7 @@ class GuestJob:
 
     name: str
     argv: Sequence[str]
-    timeout_s: float = 300.0
+    timeout_s: float = 1500.0
     environment: dict[str, str] = field(default_factory=dict)
     spoils: bool = False
 

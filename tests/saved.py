@@ -16,6 +16,7 @@ from kleak.model import (
     Frame,
     Kernel,
     MemorySample,
+    Reachability,
     Report,
     Session,
     Setting,
@@ -55,7 +56,13 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
         Kernel("6.12.1", "x86_64", "00ff"),
         Target("module", "leaky", "/lib/leaky.ko", ("a=1", "b=x y"), "1.0", "abcd"),
         tuple(
-            Cycle(i + 1, 10 * i, None if i + 1 == cycles else 10 * i + 5, "failed" if i else None)
+            Cycle(
+                i + 1,
+                10 * i,
+                None if i + 1 == cycles else 10 * i + 5,
+                "failed" if i else None,
+                "leaky" if i else None,
+            )
             for i in range(cycles)
         ),
         (
@@ -73,6 +80,7 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
                     Allocation(top, 64, 60, 5, 1, 331, "insmod"),
                     Allocation(0xFF16DA7F83215600, 64, 61, 6, 2, 332, "udev\x1b[2J"),
                 ),
+                Reachability(1, 2, 3, 4, 5, 6),
             ),
             TracedSite("vmalloc", LEAK, tallies, None, ()),
         ),

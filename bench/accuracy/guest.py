@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from kleak.analysis.judge import judge
-from kleak.capture.module_session import ModuleRun, capture_module, module_tracer
+from kleak.capture.module_session import (
+    ModuleRun,
+    Tracing,
+    capture_module,
+    module_tracer,
+    shell_exercise,
+)
 from kleak.capture.modules import Timeouts, find_target
 from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.records import Limits
@@ -35,14 +41,12 @@ def run_of(case: Case, corpus: Path) -> ModuleRun:
     else:
         target = find_target(str(corpus), case.parameters or (f"case={case.name}",))
     return ModuleRun(
-        target,
+        (target,),
         case.cycles,
-        case.exercise,
+        () if case.exercise is None else (shell_exercise(case.exercise),),
         case.init_may_fail,
-        None,
-        Limits(),
         Timeouts(load=120.0, unload=120.0, busy=30.0),
-        KEPT_OF_A_SITE,
+        Tracing(None, Limits(), KEPT_OF_A_SITE),
     )
 
 
@@ -56,7 +60,7 @@ class _Forgets:
 def trace(case: Case, run: ModuleRun, tracer: Tracer, progress: Progress) -> dict[str, Any]:
     """Run one case and return its record."""
     started = time.monotonic()
-    tracer.reset((run.target.name,))
+    tracer.reset([target.name for target in run.targets])
     outcome = capture_module(run, tracer, progress, _Forgets())
     return {
         "name": case.name,
@@ -75,7 +79,8 @@ def main() -> int:
     subprocess.run(["modprobe", "loop"], check=True)
     progress = Silence()
     subprocess.run(["insmod", keeper], check=True)
-    with module_tracer(run_of(CASES[0], corpus), progress) as tracer:
+    first = run_of(CASES[0], corpus)
+    with module_tracer(first.targets, first.tracing, progress) as tracer:
         (results / "notes.json").write_text(
             json.dumps(
                 {

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kleak.analysis import verdict, vmallocinfo
+from kleak.analysis.attribution import Attribution, attribute, count_cycles
 from kleak.analysis.grouping import fold
 from kleak.analysis.weights import LEDGER_CAP, LEDGER_CAP_LOSSY
 from kleak.analysis.witnesses import LEDGER, WITNESSES
@@ -24,7 +25,8 @@ from kleak.stacks import (
 class _Sorted:
     """The sites that are judged, and those that were set aside and why."""
 
-    judged: tuple[TracedSite, ...]
+    judged: tuple[Attribution, ...]
+    held: tuple[TracedSite, ...]
     bookkeeping: tuple[TracedSite, ...]
     interrupted: tuple[TracedSite, ...]
 
@@ -34,15 +36,16 @@ def judge(session: Session) -> Report:
 
     Set aside are the allocators' own bookkeeping and what an interrupt allocated that happened
     to hit the target; the report's notes count both. Sites that differ in the allocator's
-    frames only are one. Leaks that hang on others stand behind these.
+    frames only are one. Leaks that hang on others stand behind these. Where several modules were
+    observed, a site is judged by the loads of the one it is charged to.
     """
     sites = _sort_out(session)
-    judged = [(site, _judge_site(site, session)) for site in sites.judged]
+    judged = [(one.site, _judge_site(one)) for one in sites.judged]
     judged.sort(key=lambda pair: _order(pair[1]))
     return Report(
         kernel=session.kernel,
         target=session.target,
-        cycles=len(session.cycles),
+        cycles=max(count_cycles(session).values(), default=len(session.cycles)),
         trust=_trust(session, sites),
         sites=fold(judged, session),
     )
@@ -58,7 +61,10 @@ def _sort_out(session: Session) -> _Sorted:
             interrupted.append(site)
         else:
             called.append(site)
-    return _Sorted(tuple(_merge(called, session.target)), tuple(bookkeeping), tuple(interrupted))
+    attributed = [attribute(site, session) for site in _merge(called, session.target)]
+    judged = (one for one in attributed if _outstanding(one.site).count)
+    held = (one.held for one in attributed if one.held is not None)
+    return _Sorted(tuple(judged), tuple(held), tuple(bookkeeping), tuple(interrupted))
 
 
 def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
@@ -80,6 +86,7 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
         most = max(same, key=lambda site: (_outstanding(site).size_bytes, _frames_key(site.frames)))
         requested = [site.requested_bytes for site in same if site.requested_bytes is not None]
         kept = (allocation for site in same for allocation in site.kept)
+        said = [site.reachability for site in same if site.reachability is not None]
         yield TracedSite(
             allocator=most.allocator,
             frames=most.frames,
@@ -92,10 +99,12 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
             ),
             requested_bytes=sum(requested) if len(requested) == len(same) else None,
             kept=tuple(sorted(kept, key=lambda one: (one.allocated_at_ns, one.address))),
+            reachability=sum(said[1:], said[0]) if said else None,
         )
 
 
-def _judge_site(site: TracedSite, session: Session) -> JudgedSite:
+def _judge_site(attribution: Attribution) -> JudgedSite:
+    site, session = attribution.site, attribution.session
     found = [(witness, witness.judge(site, session)) for witness in WITNESSES]
     findings = [(witness, finding) for witness, finding in found if finding is not None]
     complete = session.trust.complete
@@ -140,7 +149,13 @@ def _trust(session: Session, sites: _Sorted) -> Trust:
             f"left out: what interrupts allocated while {session.target.name} ran, "
             f"{_extent(sites.interrupted)}"
         )
-    missed = sum(vmallocinfo.missed_frees(site, session) for site in sites.judged)
+    if sites.held:
+        notes.append(f"left out: what modules held that were still loaded, {_extent(sites.held)}")
+    loads = count_cycles(session)
+    if "," in session.target.name and loads:
+        each = ", ".join(f"{name} {count}" for name, count in loads.items())
+        notes.append(f"a module's cycles are its own loads: {each}")
+    missed = sum(vmallocinfo.missed_frees(one.site, session) for one in sites.judged)
     if missed:
         noun = "region is" if missed == 1 else "regions are"
         notes.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from kleak.analysis.attribution import modules_on
 from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
 from kleak.model import Frame, Session, TracedSite
@@ -37,15 +38,27 @@ _SKB_HEAD = re.compile(
 
 
 def judge(site: TracedSite, session: Session) -> Finding:
-    """Judge by the frames between the allocator and the target's innermost frame."""
+    """Judge by the frames between the allocator and the target's innermost frame.
+
+    Other modules of the target that are on the stack as well are named.
+    """
+    finding = _judge(site, session)
+    callers = modules_on(site.frames, session.target)[1:]
+    if not callers:
+        return finding
+    return Finding(finding.fact, f"{finding.says}; shared: called by {', '.join(callers)}")
+
+
+def _judge(site: TracedSite, session: Session) -> Finding:
     allocator_frames, rest = split_allocator(site.frames)
     target = session.target
     where = next((i for i, frame in enumerate(rest) if in_scope(frame, target)), None)
     if where is None:
         return Finding(Fact.NO_SCOPE_FRAME, f"no frame of {target.name} in its stack has a name")
+    subject = rest[where].module or target.name
     if where == 0:
         if target.kind == "module":
-            return Finding(Fact.DIRECT, f"allocated by a call in {target.name} itself")
+            return Finding(Fact.DIRECT, f"allocated by a call in {subject} itself")
         return Finding(Fact.DIRECT_SYMBOL, f"allocated by a call in {_name(rest[0])} itself")
     between = rest[:where]
     if _is_skb_head(site.allocator, allocator_frames, between[0]):
@@ -58,14 +71,14 @@ def judge(site: TracedSite, session: Session) -> Finding:
     called = between[-1]
     other = next((frame.module for frame in between if frame.module is not None), None)
     if other is not None:
-        return Finding(Fact.OTHER_MODULE, f"module {other} allocated it for {target.name}")
+        return Finding(Fact.OTHER_MODULE, f"module {other} allocated it for {subject}")
     if len(between) <= CONSTRUCTOR_DEPTH and _is_constructor(called):
-        return Finding(Fact.CONSTRUCTOR, f"made by {_name(called)}() for {target.name}")
+        return Finding(Fact.CONSTRUCTOR, f"made by {_name(called)}() for {subject}")
     return Finding(
         Fact.DEEP,
-        f"allocated by the kernel, {where} calls below {target.name}"
+        f"allocated by the kernel, {where} calls below {subject}"
         if where > 1
-        else f"allocated by {_name(called)}(), which {target.name} called",
+        else f"allocated by {_name(called)}(), which {subject} called",
     )
 
 

@@ -19,6 +19,8 @@ LIKELY_SCORE = 75.0
 RETAINED_BELOW_SCORE = 50.0
 
 _SET_UP = frozenset({Fact.FIRST_CYCLE, Fact.PLATEAU, Fact.PAGES_HELD})
+_SEEN_BY_THE_KERNEL = frozenset({Fact.REGION_THERE, Fact.UNREFERENCED})
+_FREED = frozenset({Fact.REGION_GONE, Fact.NOT_TRACKED, Fact.PAGES_FREE})
 _EVERY_CYCLE = frozenset({Fact.EVERY_CYCLE, Fact.EVERY_CYCLE_EQUAL})
 
 
@@ -57,13 +59,14 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
 
     ``complete`` is whether the trace lost nothing that may change a result.
     """
-    independent = Fact.REGION_THERE in facts
+    independent = not facts.isdisjoint(_SEEN_BY_THE_KERNEL)
     repeated = complete and Fact.DIRECT in facts and not facts.isdisjoint(_EVERY_CYCLE)
-    if percent >= CONFIRMED_SCORE and (independent or repeated):
+    denied = Fact.REFERENCED in facts
+    if percent >= CONFIRMED_SCORE and (independent or repeated) and not denied:
         return Verdict.CONFIRMED
     if percent >= LIKELY_SCORE:
         return Verdict.LIKELY
-    gone = Fact.REGION_GONE in facts
-    if percent < RETAINED_BELOW_SCORE and not facts.isdisjoint(_SET_UP) and not gone:
+    set_up = not facts.isdisjoint(_SET_UP) and facts.isdisjoint(_FREED)
+    if percent < RETAINED_BELOW_SCORE and set_up:
         return Verdict.RETAINED
     return Verdict.POSSIBLE

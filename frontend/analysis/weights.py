@@ -52,6 +52,11 @@ class Fact(Enum):
     REGION_PARTLY = "some regions still mapped"
     REGION_GONE = "regions gone"
 
+    UNREFERENCED = "no pointer to it"
+    REFERENCED = "a pointer to it"
+    OWN_REFERENCE = "a pointer in the gone module's data"
+    NOT_TRACKED = "not tracked any more"
+
     PAGES_HELD = "pages in other hands"
     PAGES_FREE = "pages free"
     CORRELATED = "same map asked thrice"
@@ -176,6 +181,25 @@ WEIGHTS: dict[Fact, Weight] = {
     ),
     Fact.REGION_GONE: Weight(
         -6.0, "The kernel has no such region: it was freed, and the tracer missed that."
+    ),
+    Fact.UNREFERENCED: Weight(
+        2.5,
+        "Two scans and one to check found no pointer to it anywhere, so nobody can free it. "
+        "Pointers that are kept in pages, or coded, are not found, so this alone proves nothing.",
+    ),
+    Fact.REFERENCED: Weight(
+        -1.5,
+        "Something points to it: it was handed over, or never unregistered. A stale value on a "
+        "stack looks the same, so a leak that all else shows stays likely, but is not confirmed.",
+    ),
+    Fact.OWN_REFERENCE: Weight(
+        0.0,
+        "With allocation profiling, Linux 6.12 keeps the data of a module that leaks. What its "
+        "variables point to, no code can reach; but kmemleak stops at the first pointer, and "
+        "there may be others.",
+    ),
+    Fact.NOT_TRACKED: Weight(
+        -6.0, "kmemleak drops its record when an object is freed: the tracer missed that."
     ),
     Fact.PAGES_HELD: Weight(
         -4.0,

@@ -96,6 +96,12 @@ class Map:
         """Remove a key. Raises KeyError if there is none."""
         self._element(Command.MAP_DELETE_ELEM, key, None)
 
+    def pop(self, key: Any) -> Any:
+        """Remove a key; return its value. Raises KeyError if there is none."""
+        leaf = self[key]
+        del self[key]
+        return leaf
+
     def rows(self) -> Iterator[tuple[Any, Any]]:
         """Keys and values, in no order; those of one number are int.
 

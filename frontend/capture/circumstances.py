@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from kleak import __version__
 from kleak.capture.machine import setting_changes
 from kleak.capture.records import StackTotal
-from kleak.model import Answer, Circumstances, MemorySample, Session, Tally, Target, TracedSite
+from kleak.model import Answer, Circumstances, MemorySample, Session, Tally, TracedSite
 from kleak.parsers.elf_notes import parse_build_id
 
 _MEMINFO = Path("/proc/meminfo")
@@ -41,10 +41,19 @@ class Recorder(Protocol):
 class Observer:
     """Takes samples of memory and the time as a capture goes on."""
 
-    def __init__(self, scope: Iterable[str], planned_cycles: int) -> None:
-        """Start the clock. ``scope``: names of modules, or globs of functions."""
+    def __init__(
+        self,
+        scope: Iterable[str],
+        planned_cycles: int | None,
+        build_ids: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Start the clock. ``scope``: names of modules, or globs of functions.
+
+        ``build_ids`` are those of the modules that come and go, by name.
+        """
         self._scope = tuple(scope)
         self._planned = planned_cycles
+        self._known_build_ids = dict(build_ids or {})
         self._started_at = time.time()
         self._samples: list[MemorySample] = []
 
@@ -60,7 +69,6 @@ class Observer:
 
     def describe(
         self,
-        target: Target,
         sites: Iterable[TracedSite],
         answers: Iterable[Answer],
         *,
@@ -75,11 +83,26 @@ class Observer:
             scope=self._scope,
             planned_cycles=self._planned,
             finished=finished,
-            build_ids=_build_ids(target, sites),
+            build_ids=self._build_ids(sites),
             settings=setting_changes(),
             samples=tuple(self._samples),
             answers=tuple(answers),
         )
+
+    def _build_ids(self, sites: Iterable[TracedSite]) -> dict[str, str]:
+        """Build-ids of the modules on the stacks: known ones, or those that sysfs has."""
+        modules = {
+            frame.module for site in sites for frame in site.frames if frame.module is not None
+        }
+        found = {}
+        for module in sorted(modules):
+            if module in self._known_build_ids:
+                build_id = self._known_build_ids[module]
+            else:
+                build_id = read_build_id(module)
+            if build_id is not None:
+                found[module] = build_id
+        return found
 
 
 def _read_meminfo() -> dict[str, int]:
@@ -91,16 +114,9 @@ def _read_meminfo() -> dict[str, int]:
     return sizes
 
 
-def _build_ids(target: Target, sites: Iterable[TracedSite]) -> dict[str, str]:
-    """Build-ids of the modules on the stacks: the target's from its file, others' from sysfs."""
-    modules = {frame.module for site in sites for frame in site.frames if frame.module is not None}
-    found = {}
-    for module in sorted(modules):
-        if target.kind == "module" and module == target.name:
-            build_id = target.build_id
-        else:
-            notes = _MODULES / module / "notes" / ".note.gnu.build-id"
-            build_id = parse_build_id(notes.read_bytes()) if notes.is_file() else None
-        if build_id is not None:
-            found[module] = build_id
-    return found
+def read_build_id(module: str) -> str | None:
+    """Return the build-id of a loaded module, hexadecimal; None if it has none or is gone."""
+    try:
+        return parse_build_id((_MODULES / module / "notes/.note.gnu.build-id").read_bytes())
+    except OSError:
+        return None

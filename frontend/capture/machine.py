@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,32 @@ def setting(path: Path, value: str) -> Iterator[None]:
     finally:
         path.write_text(before)
         _changes[str(path)] = Setting(str(path), before.strip(), value, restored=True)
+
+
+@contextmanager
+def held_setting(path: Path, during: str, after: str) -> Iterator[None]:
+    """Write ``during`` to a file within the context, and ``after`` at its end.
+
+    For a file that does not tell what was written to it, and for long: a process of its own
+    waits for the end of this one and puts it back, however that end came. Raises OSError if the
+    file refuses.
+    """
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", 'trap "" HUP INT TERM; read -r _; echo "$1" >"$0"', str(path), after],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        path.write_text(during)
+        _changes[str(path)] = Setting(str(path), after, during, restored=False)
+        yield
+    finally:
+        guard.communicate()  # ends its input, and waits
+        if str(path) in _changes:
+            restored = guard.returncode == 0
+            _changes[str(path)] = Setting(str(path), after, during, restored)
 
 
 def setting_changes() -> tuple[Setting, ...]:

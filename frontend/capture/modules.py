@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +44,14 @@ class Timeouts:
     busy: float = 10.0
 
 
-def find_target(spec: str, parameters: Sequence[str]) -> ModuleTarget:
+def find_target(
+    spec: str, parameters: Sequence[str] = (), *, may_be_loaded: bool = False
+) -> ModuleTarget:
     """Return the module that ``spec`` names: a path of a .ko file, or a module name.
 
     Raises UsageError where there is no such file, TargetError for a module that this kernel will
-    not take: built for another one, built in, unknown, or loaded already.
+    not take: built for another one, built in, unknown, or, unless it ``may_be_loaded``, loaded
+    already.
     """
     for parameter in parameters:
         if parameter.startswith("-"):
@@ -59,9 +62,10 @@ def find_target(spec: str, parameters: Sequence[str]) -> ModuleTarget:
         raise UsageError(f"{spec}: no such module file")
     image = ModuleImage(path)
     _check_release(spec, image)
-    if image.name in loaded_modules():
+    loaded = image.name in loaded_modules()
+    if loaded and not may_be_loaded:
         raise TargetError(f"module {image.name} is loaded already: unload it first")
-    if (Path("/sys/module") / image.name).is_dir():
+    if not loaded and (Path("/sys/module") / image.name).is_dir():
         raise TargetError(f"module {image.name} is built into this kernel")
     return ModuleTarget(image.name, path, tuple(parameters), by_name, image)
 
@@ -93,16 +97,23 @@ def loaded_modules() -> dict[str, proc_modules.LoadedModule]:
 
 
 class ModuleLoader:
-    """Loads and unloads one module, again and again. Use as a context: leaving it unloads what
-    it loaded, dependencies too, and nothing else.
+    """Loads and unloads modules, again and again. Use as a context: leaving it unloads what it
+    loaded, dependencies too, and nothing else.
     """
 
-    def __init__(self, target: ModuleTarget, timeouts: Timeouts) -> None:
-        """Prepare; nothing is loaded yet. Raises UnsupportedError without the kmod tools."""
+    def __init__(
+        self, targets: Sequence[ModuleTarget], timeouts: Timeouts, needs: Sequence[str] = ()
+    ) -> None:
+        """Prepare; nothing is loaded yet. Raises UnsupportedError without the kmod tools.
+
+        ``needs``: modules that come by the way, and go with the dependencies.
+        """
         for tool in ("insmod", "modprobe", "rmmod"):
             if shutil.which(tool) is None:
                 raise UnsupportedError(f"no {tool} on this machine: install kmod")
-        self._target = target
+        self._targets = tuple(targets)
+        self._names = frozenset(target.name for target in targets)
+        self._needs = tuple(needs)
         self._timeouts = timeouts
         self._before = set(loaded_modules())
         self._stuck = False
@@ -115,63 +126,77 @@ class ModuleLoader:
         """Unload what this loader brought in. A module that hangs is left to the kernel."""
         if self._stuck:
             return
-        if self.is_loaded():
-            self.unload()
+        self.unload()
         self._unload_dependencies()
 
-    def is_loaded(self) -> bool:
-        """Whether the module is in the kernel, in whatever state."""
-        return self._target.name in loaded_modules()
-
     def load(self) -> None:
-        """Load the module; its init has returned then. Raises TargetError where it fails."""
-        target = self._target
+        """Load the modules, in order; their inits have returned then.
+
+        One that is there is left alone: another of them needed it. Raises TargetError where one
+        fails.
+        """
+        for target in self._targets:
+            if target.name not in loaded_modules():
+                self._load(target)
+
+    def _load(self, target: ModuleTarget) -> None:
         tool = "modprobe" if target.by_name else "insmod"
         what = target.name if target.by_name else str(target.path)
         command = [tool, what, *target.parameters]
         result = self._wait(command, self._timeouts.load, f"init of {target.name}")
         if result.returncode != 0:
             raise TargetError(f"module {target.name} does not load: {_reason(result.stderr)}")
-        if not self.is_loaded():
+        if target.name not in loaded_modules():
             raise TargetError(f"module {target.name} did not stay loaded")
 
     def unload(self) -> None:
-        """Unload the module; its exit has returned then.
+        """Unload those that are loaded, the last one first; their exits have returned then.
+
+        Raises TargetError where one stays.
+        """
+        # /proc/modules begins with the one that was loaded last, which may use the others.
+        for name in loaded_modules():
+            if name in self._names:
+                self._unload(name)
+
+    def _unload(self, name: str) -> None:
+        """Unload one module.
 
         A module that is in use for a moment is normal (udev may still have its device open): it is
-        tried again until ``Timeouts.busy`` is over. Raises TargetError where it stays.
+        tried again until ``Timeouts.busy`` is over.
         """
-        name = self._target.name
         give_up = time.monotonic() + self._timeouts.busy
         while True:
             result = self._wait(["rmmod", name], self._timeouts.unload, f"exit of {name}")
-            if result.returncode == 0 or not self.is_loaded():
+            if result.returncode == 0 or name not in loaded_modules():
                 return
             if time.monotonic() >= give_up:
                 raise TargetError(f"module {name} does not unload: {_reason(result.stderr)}")
             time.sleep(_POLL_SECONDS)
 
     def _unload_dependencies(self) -> None:
-        """Unload modules that came with the target, those that nothing uses first."""
+        """Unload modules that came with the targets, those that nothing uses first."""
+        wanted = self._wanted()
         while True:
             ours = [
                 module
                 for name, module in loaded_modules().items()
-                if name not in self._before and module.name in self._wanted()
+                if name not in self._before and module.name in wanted
             ]
             idle = [module for module in ours if module.reference_count == 0]
             if not any(_run(["rmmod", module.name]).returncode == 0 for module in idle):
                 return
 
     def _wanted(self) -> frozenset[str]:
-        """Names of the modules that modprobe loads along with the target."""
-        if not self._target.by_name:
-            return frozenset()
-        answer = _run(["modprobe", "--show-depends", self._target.name])
-        paths = [
-            line.split()[1] for line in answer.stdout.splitlines() if line.startswith("insmod")
-        ]
-        return frozenset(Path(path).name.split(".")[0].replace("-", "_") for path in paths)
+        """Names of the modules that modprobe loads along with the targets, or for their sake."""
+        names: set[str] = set()
+        for name in (*self._needs, *(t.name for t in self._targets if t.by_name)):
+            answer = _run(["modprobe", "--show-depends", name])
+            paths = [
+                line.split()[1] for line in answer.stdout.splitlines() if line.startswith("insmod")
+            ]
+            names |= {Path(path).name.split(".")[0].replace("-", "_") for path in paths}
+        return frozenset(names)
 
     def _wait(
         self, command: list[str], timeout: float, doing: str
@@ -201,13 +226,12 @@ class ModuleLoader:
         return subprocess.CompletedProcess(command, process.returncode, "", stderr)
 
 
-def run_exercise(command: str, on_start: Callable[[], None]) -> None:
+def run_exercise(command: str) -> None:
     """Run the user's exercise command, a line for the shell that he typed himself.
 
     Its output goes to standard error, so that a report on standard output stays whole.
     Raises TargetError where it fails; on KeyboardInterrupt its whole process group is ended.
     """
-    on_start()
     process = subprocess.Popen(
         ["/bin/sh", "-c", command],
         stdin=subprocess.DEVNULL,

@@ -6,19 +6,16 @@ each site, their first page, and a sum over all.
 
 from __future__ import annotations
 
-import os
 from array import array
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
 
+from kleak.capture.kernel_memory import KCORE, KernelMemory, kernel_memory
 from kleak.model import TracedSite
 
-KCORE = Path("/proc/kcore")
 OBJECTS_OF_A_SITE = 128
 BYTES_OF_AN_OBJECT = 4096
 OBJECTS_IN_ALL = 16384
@@ -43,47 +40,21 @@ class PointersRead:
     text: str | None = None
 
 
-class _Memory:
-    """/proc/kcore as an ELF file: where in it the kernel's addresses are."""
-
-    def __init__(self, fd: int, segments: Sequence[tuple[int, int, int]]) -> None:
-        self._fd = fd
-        self._segments = sorted(segments)
-        self._starts = [start for start, _, _ in self._segments]
-
-    def read(self, address: int, size_bytes: int) -> bytes:
-        """Read up to ``size_bytes`` from ``address`` on; nothing where the file has none of it."""
-        position = bisect_right(self._starts, address) - 1
-        if position < 0:
-            return b""
-        start, end, offset = self._segments[position]
-        if address + size_bytes > end:
-            return b""
-        try:
-            return os.pread(self._fd, size_bytes, offset + address - start)
-        except (OSError, OverflowError):
-            return b""  # the kernel refuses the page, or no file has such an offset: no evidence
-
-
 def read_pointers(sites: Sequence[TracedSite], path: Path = KCORE) -> PointersRead:
     """Look through the kept objects of ``sites`` for the addresses of kept objects of other sites.
 
     Only the start of an object counts as its address.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            segments = [
-                (one["p_vaddr"], one["p_vaddr"] + one["p_memsz"], one["p_offset"])
-                for one in ELFFile(file).iter_segments("PT_LOAD")
-            ]
-            return PointersRead("used", _search(_Memory(file.fileno(), segments), sites))
+        with kernel_memory(path) as memory:
+            return PointersRead("used", _search(memory, sites))
     except OSError as error:
         return PointersRead(f"absent: {path}: {error.strerror}")
     except ELFError as error:
         return PointersRead(f"absent: {path}: {error}")
 
 
-def _search(memory: _Memory, sites: Sequence[TracedSite]) -> str:
+def _search(memory: KernelMemory, sites: Sequence[TracedSite]) -> str:
     owners = {kept.address: number for number, site in enumerate(sites) for kept in site.kept}
     lines: list[str] = []
     objects = size_bytes = 0

@@ -116,11 +116,51 @@ class ProcessTree:
     @property
     def refused(self) -> int:
         """Tasks that were not followed, because the map was full."""
-        return int(self._tracer.table("following")[ctypes.c_int(0)].refused)
+        return tasks_refused(self._tracer)
 
     def _alive(self, generation: int) -> int:
         tree: Any = self._tracer.table("trees")[ctypes.c_int(generation)]
         return int(tree.alive)
+
+
+def tasks_refused(tracer: Tracer) -> int:
+    """Return how many tasks were not followed, because the map was full."""
+    return int(tracer.table("following")[ctypes.c_int(0)].refused)
+
+
+def follow_running(tracer: Tracer, pid: int) -> None:
+    """Follow a process that runs already: its threads, its descendants, and all that they start.
+
+    Raises TargetError if there is none.
+    """
+    followed = tracer.table("followed")
+    known: set[int] = set()
+    # What a task starts that is followed, the kernel adds; look again for what came before.
+    while new := _tasks_of_tree(pid) - known:
+        for task in new:
+            followed[followed.Key(task)] = followed.Leaf(1)
+        known |= new
+    if not known:
+        raise TargetError(f"there is no process {pid}")
+
+
+def _tasks_of_tree(root: int) -> set[int]:
+    """Ids of all threads of a process and its descendants."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    tree, tasks = [root], set()
+    for process in tree:
+        tree.extend(children.get(process, ()))
+        try:
+            tasks |= {int(task.name) for task in Path(f"/proc/{process}/task").iterdir()}
+        except OSError:
+            continue
+    return tasks
 
 
 def _restore_mask(mask: set[signal.Signals | int]) -> None:

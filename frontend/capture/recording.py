@@ -9,10 +9,12 @@ from contextlib import contextmanager
 
 from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
+from kleak.capture.kmemleak import KmemleakResult
 from kleak.capture.page_holders import PageHolders
 from kleak.capture.pointers import read_pointers
+from kleak.capture.reachability import Joined, Resolve
 from kleak.capture.records import Counters
-from kleak.capture.sites import Resolve, build_sites
+from kleak.capture.sites import build_sites
 from kleak.capture.tracer import Tracer
 from kleak.model import Answer, Cycle, Session, Target, Trust
 
@@ -28,6 +30,7 @@ _LOSSES = {
     "nested": "allocations_in_interrupted_walks",
     "delete_refused": "frees_refused_by_the_map",
     "loads_full": "module_loads_beyond_the_map",
+    "loads_outside": "module_loads_outside_the_scope",
     "bulk_beyond": "bulk_calls_beyond_512_objects",
 }
 _OBSERVED = {
@@ -52,13 +55,15 @@ def read_session(
     observer: Observer,
     *,
     finished: bool,
+    kmemleak: KmemleakResult,
     keep: int = KEPT_OF_A_SITE,
     notes: Sequence[str] = (),
 ) -> Session:
     """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
 
     ``keep``: outstanding allocations kept of a site. ``finished``: no more cycles will come;
-    then the memory of kept objects is searched for pointers.
+    then the memory of kept objects is searched for pointers. ``kmemleak``: what it said of what is
+    outstanding, or why it was not asked.
     """
     report = read_vmalloc_regions()
     answers = []
@@ -66,17 +71,23 @@ def read_session(
         answers.append(Answer("vmallocinfo", time.monotonic_ns(), report.text))
     witnesses = {"outstanding": "used", "growth": "used"}
     witnesses["vmallocinfo"] = report.state
+    witnesses["kmemleak"] = kmemleak.state
+    if kmemleak.text is not None:
+        answers.append(Answer("kmemleak", time.monotonic_ns(), kmemleak.text))
     witnesses["pointers"] = "absent: memory is read at the end only"
     counters = tracer.counters()
+    read_at_ns = time.monotonic_ns()
     with _no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
             tracer.totals(),
             tracer.stacks(),
-            tracer.outstanding(),
+            # While allocations count, there may be younger ones, of stacks that are not above.
+            (entry for entry in tracer.outstanding() if entry.time_ns < read_at_ns),
             resolve,
             cycles=len(cycles),
             keep=keep,
             holder=pages.holder,
+            kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
         )
     if finished:
         pointers = read_pointers(sites)
@@ -89,7 +100,7 @@ def read_session(
         tuple(cycles),
         sites,
         Trust(
-            _lost(counters),
+            losses(counters),
             _nonzero(counters.counted, _REPAIRS),
             {name: counters.counted[counter] for counter, name in _OBSERVED.items()},
             tracer.means,
@@ -97,7 +108,7 @@ def read_session(
             (*tracer.notes, *notes, *_remarks(counters, tracer.reused_by_cache())),
         ),
         report.regions,
-        observer.describe(target, sites, answers, finished=finished),
+        observer.describe(sites, answers, finished=finished),
     )
 
 
@@ -113,7 +124,8 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _lost(counters: Counters) -> dict[str, int]:
+def losses(counters: Counters) -> dict[str, int]:
+    """Return what was lost that may change a result, by its name in reports."""
     lost = _nonzero(counters.counted, _LOSSES)
     for event, number in counters.lost_events().items():
         lost[f"missed_{event}_events"] = number

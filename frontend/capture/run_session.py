@@ -10,6 +10,7 @@ from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
+from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.processes import CommandFailedError, ProcessTree
 from kleak.capture.recording import read_session
 from kleak.capture.records import Limits, SymbolScope
@@ -29,7 +30,8 @@ class CommandRun:
     ``scope`` are globs of kernel functions, ``modules`` names of loaded modules; with neither,
     the whole kernel. ``by_process``: only what the command's process tree allocates.
     ``tree_patience_s``: how long to wait for the rest of the tree, once the command itself ended.
-    ``keep`` outstanding allocations of a site are kept.
+    ``keep`` outstanding allocations of a site are kept. ``kmemleak``: ask it, where the kernel has
+    it.
     """
 
     command: tuple[str, ...]
@@ -41,6 +43,7 @@ class CommandRun:
     headers: str | None
     limits: Limits
     keep: int
+    kmemleak: bool = True
 
     @property
     def scope_names(self) -> tuple[str, ...]:
@@ -128,6 +131,7 @@ class _Capture:
         self._resolve = Symboliser(table).resolve
         self._progress = progress
         self._recorder = recorder
+        self._kmemleak = Kmemleak(wanted=run.kmemleak)
         self._observer = Observer(run.scope_names, run.repeat)
         self._target = run.target
         self._cycles: list[Cycle] = []
@@ -135,6 +139,17 @@ class _Capture:
 
     def run_all(self) -> tuple[Session, KleakError | None]:
         """Run every cycle; return what was seen and what ended it early."""
+        with self._kmemleak:
+            failure = self._run_cycles()
+        self._progress.say("reading the result")
+        session = self._session(failure, finished=True)
+        try:
+            self._recorder.save(session)
+        except UnsupportedError as error:
+            failure = failure or error
+        return session, failure
+
+    def _run_cycles(self) -> KleakError | None:
         failure: KleakError | None = None
         patience = patience_at_the_end(sees_kfree_rcu=self._tracer.sees_kfree_rcu)
         self._save_beginning()
@@ -145,18 +160,15 @@ class _Capture:
             failure = error
         except KeyboardInterrupt:
             failure, patience = StoppedError("interrupted"), BETWEEN_CYCLES
+        ended_at = time.monotonic()
         try:
             settle(self._tracer.outstanding_count, patience, self._progress, "end")
+            if not isinstance(failure, StoppedError):
+                self._kmemleak.ask(self._tracer.outstanding, ended_at, self._progress)
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
         self._sample("end", 0)
-        self._progress.say("reading the result")
-        session = self._session(failure, finished=True)
-        try:
-            self._recorder.save(session)
-        except UnsupportedError as error:
-            failure = failure or error
-        return session, failure
+        return failure
 
     def _run_cycle(self, index: int) -> None:
         started = time.monotonic_ns()
@@ -193,7 +205,7 @@ class _Capture:
     def _save_beginning(self) -> None:
         """Save that the capture began: what ends it in the first cycle leaves that much."""
         self._sample("start", 0)
-        about = self._observer.describe(self._target, (), (), finished=False)
+        about = self._observer.describe((), (), finished=False)
         self._recorder.save(Session(read_kernel(), self._target, (), (), Trust(), None, about))
 
     def _sample(self, when: str, cycle: int) -> None:
@@ -212,6 +224,7 @@ class _Capture:
             self._resolve,
             self._observer,
             finished=finished,
+            kmemleak=self._kmemleak.result,
             keep=self._run.keep,
             notes=notes,
         )

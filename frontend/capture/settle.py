@@ -54,7 +54,7 @@ def push_deferred_frees() -> None:
     no setting. (The kernel logs a line for each write; the bit that silences it would stay set.)
     """
     _drop_slab_caches()
-    _wait_for_grace_period()
+    wait_for_grace_period()
     _run_rcu_barrier()
     _drop_slab_caches()
     _run_rcu_barrier()
@@ -98,13 +98,12 @@ def _run_rcu_barrier() -> None:
         _write(_RCU_BARRIER, "1")
 
 
-def _wait_for_grace_period() -> None:
+def wait_for_grace_period() -> None:
+    """Wait until all that ran under RCU in the kernel has ended, programs among it."""
     number = _SYS_MEMBARRIER.get(platform.machine())
-    if number is None:
+    # Refused (EINVAL) under nohz_full: then time must do.
+    if number is None or ctypes.CDLL(None).syscall(number, _MEMBARRIER_CMD_GLOBAL, 0, 0):
         time.sleep(_POLL_SECONDS)
-        return
-    # Refused (EINVAL) under nohz_full; then the time that settling takes must do.
-    ctypes.CDLL(None, use_errno=True).syscall(number, _MEMBARRIER_CMD_GLOBAL, 0, 0)
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from kleak.capture.batches import Batches
 from kleak.capture.bcc_library import (
     compile_image,
     compiler_output,
     first_error,
     import_bcc,
     missed_runs,
+    release_compiler,
     stack_depth,
 )
 from kleak.capture.bpf_maps import Bell, Map
 from kleak.capture.bpf_source import read_source
 from kleak.capture.bpf_syscall import AttachType, ProgramType, load_program, open_raw_tracepoint
+from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
 from kleak.capture.hooks import Attachment, Hook, Plan
 from kleak.capture.kernel_state import read_kernel
@@ -35,6 +38,7 @@ from kleak.capture.records import (
     StackTotal,
     SymbolScope,
 )
+from kleak.capture.settle import wait_for_grace_period
 from kleak.errors import UnsupportedError
 from kleak.symbols.kernel_table import TextRange
 
@@ -57,6 +61,7 @@ _COUNTERS = (
     "walks",
     "bulk_beyond",
     "owned_pages",
+    "loads_outside",
 )
 # enum copied_event of bpf/programs.h, in its order.
 _COPIED_EVENTS = (
@@ -88,7 +93,7 @@ FAMILIES = (
 )
 _KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 
-_MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
+MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
 _FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
 
 
@@ -133,6 +138,8 @@ class Tracer:
         self.compiled_before = False
         self._attached: list[_Attached] = []
         self._before = Counters({}, {}, {})
+        self._epochs = Epochs()
+        self.evicted_stacks = 0
         self.notes: list[str] = []
 
     def __enter__(self) -> Tracer:
@@ -341,17 +348,52 @@ class Tracer:
 
     # --- steering -----------------------------------------------------------------------------
 
-    def count_allocations(self, counting: bool, *, cycle: int | None = None) -> None:
+    def count_allocations(self, counting: bool, *, cycle: int | None = None) -> int:
         """Start or stop counting allocations; frees always count. For scopes of symbols.
 
-        Modules do it by themselves, as they load and unload.
+        Modules do it by themselves, as they load and unload. Returns the number that allocations
+        are booked under from now on: a greater one with each ``cycle``.
         """
         scopes = self._maps["scopes"]
         scope = scopes[ctypes.c_int(0)]
         scope.counting = int(counting)
         if cycle is not None:
-            scope.cycle = cycle
+            scope.cycle = self._epochs.begin(cycle)
         scopes[ctypes.c_int(0)] = scope
+        return int(scope.cycle)
+
+    def evict(self) -> None:
+        """Drop totals and stacks of which nothing is outstanding, to make room for others.
+
+        For scopes of symbols that count now. Nothing that happens meanwhile is lost. What was
+        allocated and freed is remembered for stacks of which something else is outstanding;
+        ``evicted_stacks`` counts the others.
+        """
+        totals, stacks = self._maps["totals"], self._maps["stacks"]
+        before = self._maps["scopes"][ctypes.c_int(0)].cycle
+        current = self.count_allocations(True, cycle=self._epochs.cycle_of(before))
+        wait_for_grace_period()
+        needed: set[int] = set()
+        numbers: set[int] = set()
+        over = []
+        for key, leaf in totals.rows():
+            if key.cycle < current and leaf.allocated == leaf.freed:
+                over.append((key, leaf))
+            else:
+                needed.add(key.stack)
+                numbers.add(key.cycle)
+        for key, leaf in over:
+            del totals[key]
+            if key.stack in needed:
+                self._epochs.keep(self._total(key, leaf))
+        self._epochs.forget(needed, numbers)
+        gone = drop_stacks(stacks, needed)
+        # A program may have found a stack there just before, and made a row for it just after.
+        wait_for_grace_period()
+        wanted = {key.stack for key, _ in totals.rows()}.intersection(gone)
+        for stack in wanted:
+            stacks[stacks.Key(stack)] = gone[stack]
+        self.evicted_stacks += len(gone) - len(wanted)
 
     def reset(self, modules: Sequence[str]) -> None:
         """Forget all that was seen and trace other modules, no more at a time than at first.
@@ -363,20 +405,33 @@ class Tracer:
             raise ValueError("a tracer can be reset to as many modules as it was made for")
         scopes = self._maps["scopes"]
         scopes[ctypes.c_int(0)] = scopes.Leaf()  # nothing counts from here on
-        addresses = [key for key, _ in self._maps["outstanding"].rows()]
+        addresses = [_address(key) for key, _ in self._maps["outstanding"].rows()]
         slots = self._maps["module_slots"]
         for number in range(len(self._modules)):
             slots[ctypes.c_int(number)] = slots.Leaf()
-        for name in ("outstanding", "totals", "stacks", "module_targets", "reused_by_cache"):
+            self._maps["load_of_slot"][ctypes.c_int(number)] = ctypes.c_uint32(0)
+        for name in (
+            "outstanding",
+            "totals",
+            "stacks",
+            "module_targets",
+            "claimed_loads",
+            "reused_by_cache",
+        ):
             table = self._maps[name]
             for key in [key for key, _ in table.rows()]:
-                del table[key if isinstance(key, ctypes.Structure) else table.Key(key)]
+                table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))
         ledger_filter = self._maps["ledger_filter"]
         for address in addresses:
             ledger_filter[ctypes.c_int(_filter_slot(address))] = ledger_filter.Leaf(0)
         self._before = self._raw_counters()
+        self._epochs = Epochs()
         self._modules = tuple(modules)
         self._set_scope()
+
+    def release_compiler(self) -> None:
+        """Give back the memory of the compiler, for a tracer that lives long."""
+        release_compiler()
 
     def table(self, name: str) -> Map:
         """Return a map, for programs that have a module of their own here."""
@@ -420,7 +475,13 @@ class Tracer:
             return ()
         count = self._maps["scopes"][ctypes.c_int(0)].loads
         table = self._maps["loads"]
-        return tuple(_module_load(table[ctypes.c_int(i)]) for i in range(min(count, _MAX_LOADS)))
+        found = []
+        for number in range(min(count, MAX_LOADS)):
+            leaf = table[ctypes.c_int(number)]
+            if leaf.cycle != number + 1:  # being written just now, on another CPU
+                break
+            found.append(_module_load(leaf))
+        return tuple(found)
 
     def outstanding_count(self) -> int:
         """Return how many allocations are outstanding now, without reading them."""
@@ -429,21 +490,32 @@ class Tracer:
         return counted["allocated"] - sum(counted[name] for name in gone)
 
     def totals(self) -> list[StackTotal]:
-        """Return the totals of every stack in every cycle."""
-        return [
-            StackTotal(
-                key.stack,
-                key.cycle,
-                FAMILIES[key.family],
-                leaf.allocated,
-                leaf.allocated_bytes,
-                leaf.allocated_requested,
-                leaf.freed,
-                leaf.freed_bytes,
-                leaf.freed_requested,
-            )
-            for key, leaf in self._maps["totals"].rows()
-        ]
+        """Return the totals of every stack in every cycle; there may be several rows of one."""
+        rows = [self._total(key, leaf) for key, leaf in self._maps["totals"].rows()]
+        return [*rows, *self._epochs.dropped()]
+
+    def _total(self, key: Any, leaf: Any) -> StackTotal:
+        return StackTotal(
+            key.stack,
+            self._epochs.cycle_of(key.cycle),
+            FAMILIES[key.family],
+            leaf.allocated,
+            leaf.allocated_bytes,
+            leaf.allocated_requested,
+            leaf.freed,
+            leaf.freed_bytes,
+            leaf.freed_requested,
+        )
+
+    def batches(self, name: str, key: Sequence[str], leaf: Sequence[str]) -> Batches:
+        """Return a reader of some fields of a map, for one that is read again and again."""
+        return Batches(self._bcc.lib, self._maps[name], key, leaf)
+
+    def stack(self, key: int) -> tuple[int, ...]:
+        """Return one stack. Raises KeyError if there is none."""
+        table = self._maps["stacks"]
+        leaf = table[table.Key(key)]
+        return tuple(leaf.frames[: leaf.depth])
 
     def stacks(self) -> dict[int, tuple[int, ...]]:
         """Return the stacks by their key: return addresses, innermost first."""
@@ -453,12 +525,12 @@ class Tracer:
         """Return the outstanding allocations, in no order."""
         for key, leaf in self._maps["outstanding"].rows():
             yield LedgerEntry(
-                key & ~_KEY_BITS,
+                _address(key) & ~_KEY_BITS,
                 leaf.stack,
                 leaf.size,
                 leaf.requested,
                 leaf.time_ns,
-                leaf.cycle,
+                self._epochs.cycle_of(leaf.cycle),
                 FAMILIES[leaf.family],
                 leaf.tgid,
                 leaf.comm.decode(errors="replace"),
@@ -493,6 +565,11 @@ class Tracer:
 
 class _RefusedError(Exception):
     """One way to attach did not work; the next one may."""
+
+
+def _address(key: int) -> int:
+    """The address whose ledger_key() of bpf/ledger.h is ``key``."""
+    return key ^ (1 << 64) - 1
 
 
 def _filter_slot(address: int) -> int:

@@ -5,10 +5,22 @@ from __future__ import annotations
 import click
 
 from kleak.analysis.judge import judge
+from kleak.capture.follow_session import FollowRun, follow_module
 from kleak.capture.machine import require_root
-from kleak.capture.module_session import ModuleRun, trace_module
-from kleak.capture.modules import Timeouts, find_target
+from kleak.capture.module_session import (
+    MAX_MODULES,
+    Exercise,
+    ModuleRun,
+    Tracing,
+    net_exercise,
+    shell_exercise,
+    trace_module,
+)
+from kleak.capture.modules import ModuleTarget, Timeouts, find_target
+from kleak.capture.netlink import check_needs
+from kleak.capture.tracer import MAX_LOADS
 from kleak.commands.output import (
+    kmemleak_option,
     make_limits,
     make_output,
     output_options,
@@ -16,8 +28,11 @@ from kleak.commands.output import (
     session_options,
     tracer_options,
 )
-from kleak.errors import ExitStatus
+from kleak.errors import ExitStatus, UsageError
+from kleak.net_plan import read_plan
 from kleak.progress import make_progress
+
+DEFAULT_CYCLES = 5
 
 
 @click.command(
@@ -26,14 +41,44 @@ from kleak.progress import make_progress
 @click.argument("target", metavar="MODULE", type=click.Path())
 @click.argument("parameters", metavar="[NAME=VALUE]...", nargs=-1)
 @click.option(
+    "--module",
+    "others",
+    metavar="MODULE",
+    type=click.Path(),
+    multiple=True,
+    help="Another module that counts, loaded after the first. May be given several times.",
+)
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Load nothing: watch while somebody else loads and unloads it. Ends with the report at "
+    "Ctrl-C, or after --cycles or --timeout.",
+)
+@click.option(
     "--cycles",
-    type=click.IntRange(1, 4096),
-    default=5,
-    show_default=True,
-    help="How often to load, exercise and unload. Growth needs 3 to be judged.",
+    type=click.IntRange(1, MAX_LOADS),
+    help="How often to load, exercise and unload; with --follow, how many such pairs of any of "
+    f"the modules to wait for. Growth needs 3 to be judged. [default: {DEFAULT_CYCLES}; with "
+    "--follow no limit]",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    help="With --follow: report after so long at the latest.",
 )
 @click.option(
     "--exercise", metavar="CMD", help="Shell command to run in each cycle while it is loaded."
+)
+@click.option(
+    "--exercise-net",
+    "net_plans",
+    metavar="PLAN",
+    type=click.Path(),
+    multiple=True,
+    help="What to do with network devices in each cycle, in private namespaces: a .toml file, or "
+    "steps such as 'link add kind vxlan vxlan_id 42; link set kleak0 up'. May be given several "
+    "times; comes before --exercise.",
 )
 @click.option(
     "--init-may-fail",
@@ -47,19 +92,25 @@ from kleak.progress import make_progress
     "--unload-timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True
 )
 @tracer_options
+@kmemleak_option
 @session_options
 @output_options
 def module(
     target: str,
     parameters: tuple[str, ...],
-    cycles: int,
+    others: tuple[str, ...],
+    follow: bool,
+    cycles: int | None,
+    timeout: float | None,
     exercise: str | None,
+    net_plans: tuple[str, ...],
     init_may_fail: bool,
     load_timeout: float,
     unload_timeout: float,
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
+    no_kmemleak: bool,
     output: str | None,
     keep: int,
     json: str | None,
@@ -71,27 +122,45 @@ def module(
     """Find what a kernel module allocates and never frees.
 
     MODULE is the path of a .ko file, loaded as insmod does, or the name of a module, loaded as
-    modprobe does. It must not be loaded; it is not loaded afterwards.
+    modprobe does. It must not be loaded; it is not loaded afterwards. With --follow it is left to
+    others altogether.
 
     Exit status: 0 nothing found, 1 a leak found (see --fail-on), 2 usage, 3 this machine
     cannot, 4 the module failed, 5 incomplete with --strict, 130 interrupted.
     """
     require_root()
-    reporting = make_output(json, verbose, fail_on, strict, exact=exact)
-    run = ModuleRun(
-        find_target(target, parameters),
-        cycles,
-        exercise,
-        init_may_fail,
-        kernel_headers,
-        make_limits(max_outstanding, max_stacks),
-        Timeouts(load=load_timeout, unload=unload_timeout),
-        keep,
+    _check_mode(
+        follow,
+        driving={
+            "a module parameter": parameters,
+            "--exercise": exercise,
+            "--exercise-net": net_plans,
+            "--init-may-fail": init_may_fail,
+        },
+        timeout=timeout,
     )
+    reporting = make_output(json, verbose, fail_on, strict, exact=exact)
+    targets = _find_targets((target, *others), parameters, may_be_loaded=follow)
+    exercises = _find_exercises(exercise, net_plans)
+    limits = make_limits(max_outstanding, max_stacks)
+    tracing = Tracing(kernel_headers, limits, keep, kmemleak=not no_kmemleak)
     progress = make_progress()
-    with saved_session(output, run.target.name) as session_file:
+    with saved_session(output, "-".join(found.name for found in targets)) as session_file:
         try:
-            outcome = trace_module(run, progress, session_file)
+            if follow:
+                outcome = follow_module(
+                    FollowRun(targets, cycles, timeout, tracing), progress, session_file, _say_ready
+                )
+            else:
+                run = ModuleRun(
+                    targets,
+                    cycles or DEFAULT_CYCLES,
+                    exercises,
+                    init_may_fail,
+                    Timeouts(load=load_timeout, unload=unload_timeout),
+                    tracing,
+                )
+                outcome = trace_module(run, progress, session_file)
         finally:
             progress.done()
     status = ExitStatus.CLEAN
@@ -100,3 +169,41 @@ def module(
     if outcome.failure is not None:
         raise outcome.failure
     return status
+
+
+def _check_mode(follow: bool, *, driving: dict[str, object], timeout: float | None) -> None:
+    if not follow and timeout is not None:
+        raise UsageError("--timeout belongs to --follow")
+    for option, value in driving.items():
+        if follow and value:
+            raise UsageError(f"{option} makes no sense with --follow, which loads nothing itself")
+
+
+def _find_targets(
+    specs: tuple[str, ...], parameters: tuple[str, ...], *, may_be_loaded: bool
+) -> tuple[ModuleTarget, ...]:
+    if len(specs) > MAX_MODULES:
+        raise UsageError(f"{len(specs)} modules at once; {MAX_MODULES} at most")
+    targets = tuple(
+        find_target(spec, () if number else parameters, may_be_loaded=may_be_loaded)
+        for number, spec in enumerate(specs)
+    )
+    names = [found.name for found in targets]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"module {name} is named twice")
+    return targets
+
+
+def _find_exercises(command: str | None, net_plans: tuple[str, ...]) -> tuple[Exercise, ...]:
+    found = []
+    for plan in map(read_plan, net_plans):
+        check_needs(plan)
+        found.append(net_exercise(plan))
+    if command is not None:
+        found.append(shell_exercise(command))
+    return tuple(found)
+
+
+def _say_ready(names: str) -> None:
+    click.echo(f"following {names}; Ctrl-C ends it with the report", err=True)

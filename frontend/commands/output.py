@@ -244,7 +244,7 @@ def saved_session(output: str | None, target: str) -> Iterator[SessionWriter]:
     Says on standard error where it is, however the capture ends; a capture without a cycle
     leaves none. Raises UsageError where it cannot be made.
     """
-    path = Path(output or _default_name(target))
+    path = Path(output or default_name(target))
     with SessionWriter(path) as writer:
         try:
             yield writer
@@ -255,7 +255,8 @@ def saved_session(output: str | None, target: str) -> Iterator[SessionWriter]:
                 click.echo(f"session: {path} (kleak report shows it again)", err=True)
 
 
-def _default_name(target: str) -> str:
+def default_name(target: str) -> str:
+    """Return a name for the session of ``target`` that begins, or is saved, now."""
     # A glob is no good in a file name, and a module's name is limited to 55 characters.
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", target).strip("-")[:55] or "kernel"
     return f"kleak-{name}-{time.strftime('%Y%m%dT%H%M%S')}.kleak"
@@ -263,31 +264,49 @@ def _default_name(target: str) -> str:
 
 def tracer_options(command: _F) -> _F:
     """Add the options that bound and feed the tracer."""
-    limits = Limits()
-    for option in (
-        click.option(
-            "--max-outstanding",
-            type=click.IntRange(1, 16_000_000),
-            default=limits.outstanding,
-            show_default=True,
-            help="Outstanding allocations that fit into the map, at about 130 bytes each.",
-        ),
-        click.option(
-            "--max-stacks",
-            type=click.IntRange(1, 1_000_000),
-            default=limits.stacks,
-            show_default=True,
-            help="Distinct stacks that fit into the map, at about 1.1 kB each.",
-        ),
-        click.option(
-            "--kernel-headers",
-            metavar="DIR",
-            type=click.Path(),
-            help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
-        ),
-    ):
-        command = option(command)
-    return command
+    return tracer_options_from(Limits())(command)
+
+
+def tracer_options_from(limits: Limits) -> Callable[[_F], _F]:
+    """Return what adds the options that bound and feed the tracer, with these defaults."""
+
+    def add(command: _F) -> _F:
+        for option in (
+            click.option(
+                "--max-outstanding",
+                type=click.IntRange(1, 16_000_000),
+                default=limits.outstanding,
+                show_default=True,
+                help="Outstanding allocations that fit into the map, at about 130 bytes each.",
+            ),
+            click.option(
+                "--max-stacks",
+                type=click.IntRange(1, 1_000_000),
+                default=limits.stacks,
+                show_default=True,
+                help="Distinct stacks that fit into the map, at about 1.1 kB each.",
+            ),
+            click.option(
+                "--kernel-headers",
+                metavar="DIR",
+                type=click.Path(),
+                help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def kmemleak_option(command: _F) -> _F:
+    """Add the option that leaves kmemleak alone."""
+    return click.option(
+        "--no-kmemleak",
+        is_flag=True,
+        help="Do not ask kmemleak, where the kernel has it: its scans may take minutes where "
+        "there is much memory.",
+    )(command)
 
 
 def make_limits(max_outstanding: int, max_stacks: int) -> Limits:

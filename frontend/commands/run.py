@@ -11,6 +11,7 @@ from kleak.capture.machine import require_root
 from kleak.capture.processes import CommandFailedError
 from kleak.capture.run_session import CommandRun, trace_command
 from kleak.commands.output import (
+    kmemleak_option,
     make_limits,
     make_output,
     output_options,
@@ -60,6 +61,7 @@ from kleak.progress import make_progress
     help="Run it so often. Growth needs 3 runs to be judged.",
 )
 @tracer_options
+@kmemleak_option
 @session_options
 @output_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -73,6 +75,7 @@ def run(
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
+    no_kmemleak: bool,
     output: str | None,
     keep: int,
     json: str | None,
@@ -92,7 +95,16 @@ def run(
     progress = make_progress()
     limits = make_limits(max_outstanding, max_stacks)
     command_run = CommandRun(
-        command, scope, modules, by_process, repeat, tree_timeout, kernel_headers, limits, keep
+        command,
+        scope,
+        modules,
+        by_process,
+        repeat,
+        tree_timeout,
+        kernel_headers,
+        limits,
+        keep,
+        kmemleak=not no_kmemleak,
     )
     with saved_session(output, command_run.target.name) as session_file:
         try:

@@ -131,10 +131,18 @@ def _again(material: Material) -> str:
     about = material.captures[0].session.circumstances
     cycles = about.planned_cycles or report.cycles
     if target.kind == "module":
-        words = [target.path or target.name, *target.parameters, "--cycles", str(cycles)]
+        first, *others = target.name.split(",")
+        words = [target.path or first, *target.parameters]
+        words += [word for name in others for word in ("--module", name)]
+        words += ["--cycles", str(cycles // (1 + len(others)))]
         command = "kleak module " + shlex.join(printable(word) for word in words)
     else:
-        scope = " ".join(f"--scope {shlex.quote(printable(glob))}" for glob in about.scope)
+        scope = " ".join(
+            f"--module {shlex.quote(printable(name[1:-1]))}"
+            if name.startswith("[")
+            else f"--scope {shlex.quote(printable(name))}"
+            for name in about.scope
+        )
         command = f"kleak run {scope} --repeat {cycles} -- COMMAND"
     version = "" if about.kleak_version is None else f" {about.kleak_version}"
     return f"## To reproduce\n\nWith kleak{_inline(version)}, as root:\n\n    {command}\n"

@@ -78,4 +78,8 @@ def profile_class() -> Any:
                 described.type = getattr(field_class, f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Profile"))
+    profile = pool.FindMessageTypeByName(f"{_PACKAGE}.Profile")
+    factory: Any = message_factory
+    if hasattr(factory, "GetMessageClass"):  # from 4.22 on; Debian 12 has 3.21
+        return factory.GetMessageClass(profile)
+    return factory.MessageFactory(pool).GetPrototype(profile)

@@ -23,6 +23,7 @@ from kleak.model import (
     Frame,
     Kernel,
     MemorySample,
+    Reachability,
     Session,
     Setting,
     Source,
@@ -145,7 +146,8 @@ def _read(path: Path, allocations: _AllocationTable) -> Session:
     cycles = tuple(
         Cycle(*values)
         for values in run(
-            "SELECT number, loaded_at_ns, unloaded_at_ns, failure FROM cycles ORDER BY number"
+            "SELECT number, loaded_at_ns, unloaded_at_ns, failure, module FROM cycles "
+            "ORDER BY number"
         )
     )
     regions = tuple(
@@ -198,6 +200,13 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
             "SELECT site, min(rowid), count(*) FROM allocations GROUP BY site"
         )
     }
+    reachability = {}
+    # The first files of this version were written before kmemleak was asked.
+    if run("SELECT 1 FROM sqlite_master WHERE name = 'reachability'").fetchone() is not None:
+        for site, *counts in run(
+            "SELECT site, unreferenced, same_stack, asked, known, referenced, own FROM reachability"
+        ):
+            reachability[site] = Reachability(*counts)
     sites = [
         TracedSite(
             allocator,
@@ -205,6 +214,7 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
             tuple(tallies[number]),
             requested,
             _Kept(allocations, *places[number]) if number in places else (),
+            reachability.get(number),
         )
         for number, allocator, requested in run(
             "SELECT id, allocator, requested_bytes FROM sites ORDER BY id"

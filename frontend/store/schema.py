@@ -5,10 +5,12 @@ from __future__ import annotations
 APPLICATION_ID = 0x6B6C656B
 """``PRAGMA application_id`` of a session file: "klek". It tells a session from other databases."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """``PRAGMA user_version`` of the files that this kleak writes."""
 
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS: dict[int, str] = {
+    1: "ALTER TABLE cycles ADD COLUMN module TEXT",
+}
 """SQL that turns a file of a version into one of the next version."""
 
 TABLES = """
@@ -36,7 +38,8 @@ CREATE TABLE cycles (
     number INTEGER PRIMARY KEY,
     loaded_at_ns INTEGER NOT NULL,
     unloaded_at_ns INTEGER,
-    failure TEXT
+    failure TEXT,
+    module TEXT
 );
 CREATE TABLE frames (
     id INTEGER PRIMARY KEY,
@@ -72,6 +75,15 @@ CREATE TABLE allocations (
     pid INTEGER NOT NULL,
     comm TEXT NOT NULL,
     holder TEXT
+);
+CREATE TABLE reachability (
+    site INTEGER PRIMARY KEY REFERENCES sites (id),
+    unreferenced INTEGER NOT NULL,
+    same_stack INTEGER NOT NULL,
+    asked INTEGER NOT NULL,
+    known INTEGER NOT NULL,
+    referenced INTEGER NOT NULL,
+    own INTEGER NOT NULL
 );
 CREATE TABLE losses (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE repairs (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;

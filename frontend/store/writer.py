@@ -7,6 +7,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +25,7 @@ _SMALL_TABLES = (
     "scope",
     "cycles",
     "allocations",
+    "reachability",
     "losses",
     "repairs",
     "observations",
@@ -127,6 +129,9 @@ class SessionWriter:
                 self._database.execute("ROLLBACK")
             self._failed = True
             raise UnsupportedError(f"{self.path}: cannot save the session: {error}") from error
+        except KeyboardInterrupt:
+            self._database.execute("ROLLBACK")  # the next save begins anew
+            raise
         self.saved_cycles = len(session.cycles)
 
     def _write(self, session: Session) -> None:
@@ -146,6 +151,15 @@ class SessionWriter:
                 (number, signed(kept.address), *kept[1:])
                 for number, site in zip(numbers, session.sites, strict=True)
                 for kept in site.kept
+            ),
+        )
+        self._insert(
+            "reachability",
+            7,
+            (
+                (number, *astuple(site.reachability))
+                for number, site in zip(numbers, session.sites, strict=True)
+                if site.reachability is not None
             ),
         )
 
@@ -178,9 +192,15 @@ class SessionWriter:
         self._insert("scope", 2, enumerate(about.scope))
         self._insert(
             "cycles",
-            4,
+            5,
             (
-                (cycle.index, cycle.loaded_at_ns, cycle.unloaded_at_ns, cycle.failure)
+                (
+                    cycle.index,
+                    cycle.loaded_at_ns,
+                    cycle.unloaded_at_ns,
+                    cycle.failure,
+                    cycle.module,
+                )
                 for cycle in session.cycles
             ),
         )
@@ -288,14 +308,17 @@ class SessionWriter:
             )
 
 
-def _clear(path: Path) -> None:
-    """Make way for a new session at ``path``. Raises UsageError if no session is there."""
-    if not path.exists():
-        return
+def check_place(path: Path) -> None:
+    """Raise UsageError if a session cannot come to lie at ``path``: for one that is saved late."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory")
-    if path.stat().st_size and not is_session(path):
+    if path.exists() and path.stat().st_size and not is_session(path):
         raise UsageError(f"{path} exists and is no session: kleak will not overwrite it")
+
+
+def _clear(path: Path) -> None:
+    """Make way for a new session at ``path``. Raises UsageError if no session is there."""
+    check_place(path)
     for old in (path.with_name(f"{path.name}-journal"), path):
         old.unlink(missing_ok=True)
 

@@ -14,9 +14,10 @@ from kleak.symbols.module_image import REGIONS, ModuleImage, Region
 
 @dataclass(frozen=True, slots=True)
 class ModuleLoad:
-    """One load of a module: where its text was, and in which epoch (cycle) it was there.
+    """One load of a module: where its text was, and in which epoch (cycle) it came.
 
     Bases are addresses, sizes bytes; both of a region are 0 if the module has none of it.
+    ``last_epoch`` is the one in which it went, if that is a later one.
     """
 
     image: ModuleImage
@@ -25,6 +26,12 @@ class ModuleLoad:
     init_base: int
     init_size: int
     epoch: int
+    last_epoch: int = 0
+
+    @property
+    def epochs(self) -> range:
+        """The epochs in which it was there."""
+        return range(self.epoch, max(self.epoch, self.last_epoch) + 1)
 
     def place(self, address: int) -> tuple[Region, int] | None:
         """Region and offset of a return address in this load, or None if it lies elsewhere."""
@@ -55,9 +62,10 @@ class Symboliser:
             self.add(load)
 
     def add(self, load: ModuleLoad) -> None:
-        """Add a load. Frames of its epoch resolved before are forgotten."""
-        self._loads.setdefault(load.epoch, []).append(load)
-        self._known = {key: kept for key, kept in self._known.items() if key[1] != load.epoch}
+        """Add a load. Frames of its epochs resolved before are forgotten."""
+        for epoch in load.epochs:
+            self._loads.setdefault(epoch, []).append(load)
+        self._known = {key: kept for key, kept in self._known.items() if key[1] not in load.epochs}
 
     def resolve(self, address: int, epoch: int) -> Frame:
         """The frame of a return address as it was in an epoch.

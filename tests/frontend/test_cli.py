@@ -95,8 +95,8 @@ def test_the_help_of_a_command_has_an_example_and_imports_no_other(command):
 
 
 def test_every_module_with_a_command_is_in_the_list():
-    files = {path.stem for path in (TOP / "frontend/commands").glob("*.py")}
-    assert set(COMMANDS) == files - {"__init__", "excuses", "output"}
+    files = (TOP / "frontend/commands").glob("*.py")
+    assert set(COMMANDS) == {path.stem for path in files if "@click.command(" in path.read_text()}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -360,6 +360,23 @@ def test_scope_of_symbols():
     assert not in_scope(KERNFS[0], target)
 
 
+def test_scope_of_symbols_with_a_loaded_module():
+    target = Target("symbols", "pipe_*,[snd-hda]")
+    assert in_scope(frame("f+1 [snd_hda]"), target)
+    assert in_scope(frame("pipe_write+1"), target)
+    assert not in_scope(frame("pipe_write+1 [leaky]"), target)
+    assert not in_scope(frame("f+1 [snd]"), target)
+    assert not in_scope(frame("s+1"), target)  # the brackets are no set of letters
+
+
+def test_scope_of_several_modules():
+    target = Target("module", "lib,user")
+    assert in_scope(frame("f+1 [lib]"), target)
+    assert in_scope(frame("f+1 [user]"), target)
+    assert not in_scope(frame("f+1 [other]"), target)
+    assert not in_scope(frame("lib+1"), target)
+
+
 def test_a_stack_that_an_interrupt_began_ends_with_its_entry() -> None:
     timer = "leak_in_timer [leaky] <- call_timer_fn <- run_timer_softirq <- handle_softirqs"
     hit = stack(f"{timer} <- irq_exit_rcu <- sysvec_apic_timer_interrupt <- do_idle")

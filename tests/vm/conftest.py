@@ -1,7 +1,12 @@
-"""One boot of each kernel, shared by all tests that use the ``guest`` fixture."""
+"""One boot of each kernel, shared by all tests that use the ``guest`` fixture.
+
+The tests of a module run on the kernels of SERIES, or on those that it names itself, as
+``KERNELS = ("dev",)``.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -13,36 +18,47 @@ from tests.guest import Guest, GuestJob, run_jobs
 SERIES = ("6.1", "6.12")
 """The kernels that ``make setup`` fetches, by the names of its cache."""
 
-jobs: dict[str, GuestJob] = {}
-guests: dict[Path, Guest] = {}
+BUILT_BY = {"dev": "make dev-kernel"}
+
+jobs: defaultdict[str, dict[str, GuestJob]] = defaultdict(dict)
+guests: dict[str, Guest] = {}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that wants a kernel once on each kernel of its module."""
+    if "series" in metafunc.fixturenames:
+        kernels = getattr(metafunc.module, "KERNELS", SERIES)
+        metafunc.parametrize("series", kernels, scope="session")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Gather the jobs of the test modules that have a selected test."""
+    """Gather the jobs of the test modules that have a selected test, for its kernels."""
     seen = set()
     for item in session.items:
+        callspec = getattr(item, "callspec", None)
+        series = None if callspec is None else callspec.params.get("series")
         module = getattr(item, "module", None)
-        if module is None or module in seen:
+        if series is None or (module, series) in seen:
             continue
-        seen.add(module)
+        seen.add((module, series))
         for job in getattr(module, "JOBS", ()):
-            if job.name in jobs:
+            if job.name in jobs[series]:
                 raise pytest.UsageError(f"two test modules declare a guest job {job.name!r}")
-            jobs[job.name] = job
-
-
-@pytest.fixture(scope="session", params=SERIES)
-def kernel(request: pytest.FixtureRequest) -> Path:
-    """The image of each kernel that the tests are run on."""
-    try:
-        return find_kernel(request.param)
-    except UsageError as error:
-        pytest.skip(f"{error}: run 'make setup'")
+            jobs[series][job.name] = job
 
 
 @pytest.fixture(scope="session")
-def guest(kernel: Path) -> Guest:
+def kernel(series: str) -> Path:
+    """The image of each kernel that the tests are run on."""
+    try:
+        return find_kernel(series)
+    except UsageError as error:
+        pytest.skip(f"{error}: run '{BUILT_BY.get(series, 'make setup')}'")
+
+
+@pytest.fixture(scope="session")
+def guest(series: str, kernel: Path) -> Guest:
     """A boot of ``kernel`` in which all jobs were run."""
-    if kernel not in guests:
-        guests[kernel] = run_jobs(kernel, list(jobs.values()))
-    return guests[kernel]
+    if series not in guests:
+        guests[series] = run_jobs(kernel, list(jobs[series].values()))
+    return guests[series]

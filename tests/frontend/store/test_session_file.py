@@ -267,13 +267,14 @@ def test_sessions_of_every_version_are_kept_and_open(version):
 def test_an_older_session_is_upgraded_and_its_file_left_alone(path, monkeypatch):
     save(path, everything())
     before = path.read_bytes()
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+    now = schema.SCHEMA_VERSION
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", now + 2)
     monkeypatch.setattr(
         schema,
         "MIGRATIONS",
         {
-            1: "ALTER TABLE session ADD COLUMN colour TEXT; UPDATE session SET colour = 'red';",
-            2: "UPDATE session SET host = host || ' ' || colour;",
+            now: "ALTER TABLE session ADD COLUMN colour TEXT; UPDATE session SET colour = 'red';",
+            now + 1: "UPDATE session SET host = host || ' ' || colour;",
         },
     )
     assert read_session(path).circumstances.host == "host red"

@@ -95,6 +95,15 @@ def test_a_load_added_later_counts(symboliser, image):
     assert symboliser.resolve(1, 7) == Frame(None, None, 1)  # no init region at address 0
 
 
+def test_a_load_is_there_in_all_epochs_up_to_its_last(symboliser, image):
+    _, plain = offset_of(image, "plain")
+    address = FIRST + plain + 3
+    assert symboliser.resolve(address, 8).symbol is None
+    symboliser.add(ModuleLoad(image, FIRST, 4096, 0, 0, epoch=7, last_epoch=9))
+    found = [symboliser.resolve(address, epoch).symbol for epoch in (6, 7, 8, 9, 10)]
+    assert found == [None, "plain", "plain", "plain", None]
+
+
 def test_a_file_of_another_build_does_not_fit(image):
     core, init = image.text_size("core"), image.text_size("init")
     assert ModuleLoad(image, FIRST, core, FIRST_INIT, init, 1).fits

@@ -21,7 +21,11 @@ static int seven = 7, five = 5;
 module_param(seven, int, 0444);
 module_param(five, int, 0444);
 
-/* A structure with two strings, and a buffer with its data: one kfree_record() is missing. */
+/*
+ * A structure with two strings, and a buffer with its data: one kfree_record() is missing. The
+ * label, whose address is in the middle of the record, is of another size than the record: else it
+ * could be the free list's.
+ */
 static noinline void leak_records(void)
 {
 	for (int i = 0; i < seven; i++) {
@@ -31,7 +35,7 @@ static noinline void leak_records(void)
 			return;
 		record->number = i;
 		record->name = kstrdup("a record", GFP_KERNEL);
-		record->label = kstrdup("a label of some twenty", GFP_KERNEL);
+		record->label = kstrdup("a label that takes more than 32 bytes", GFP_KERNEL);
 		record->buffer = kmalloc(sizeof(*record->buffer), GFP_KERNEL);
 		if (record->buffer)
 			record->buffer->data = kmalloc(300, GFP_KERNEL);

@@ -1,0 +1,50 @@
+"""Witness: kmemleak, the kernel's own search through memory for pointers to its objects."""
+
+from __future__ import annotations
+
+from kleak.analysis.findings import Finding
+from kleak.analysis.weights import Fact
+from kleak.model import Session, TracedSite
+
+# What it always keeps a record of; slab caches may be excepted (SLAB_NOLEAKTRACE), pages are.
+ALWAYS_TRACKED = frozenset({"kmalloc", "vmalloc"})
+
+
+def judge(site: TracedSite, session: Session) -> Finding | None:
+    """Judge by what the last scans found. None where it was not asked, or has nothing to say."""
+    del session
+    said = site.reachability
+    if said is None:
+        return None
+    outstanding = sum(tally.outstanding.count for tally in site.cycles)
+    if said.unreferenced:
+        which = _share(said.unreferenced, outstanding)
+        return Finding(Fact.UNREFERENCED, f"found no pointer to {which}: nothing can free it")
+    if said.same_stack:
+        return Finding(
+            Fact.UNREFERENCED,
+            f"found no pointer to {said.same_stack} allocated here: nothing can free it",
+        )
+    if said.referenced:
+        return Finding(
+            Fact.REFERENCED,
+            "tracks it and found a pointer to it: something else still refers to it, or a stale "
+            "value looks so",
+        )
+    if said.own:
+        return Finding(
+            Fact.OWN_REFERENCE,
+            "found a pointer to it; one is in the data of the unloaded module, which this kernel "
+            "kept with its allocation tags",
+        )
+    if said.asked and not said.known and site.allocator in ALWAYS_TRACKED:
+        return Finding(
+            Fact.NOT_TRACKED, "knows no such object: it was freed, and the tracer missed that"
+        )
+    return None
+
+
+def _share(unreferenced: int, outstanding: int) -> str:
+    if unreferenced < outstanding:
+        return f"{unreferenced} of {outstanding}"
+    return "it" if outstanding == 1 else f"any of the {outstanding}"

@@ -1,0 +1,177 @@
+"""What a capture of modules gathers while it runs, and how it becomes a Session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kleak.capture.circumstances import Observer, Recorder
+from kleak.capture.kernel_state import read_kernel, read_kernel_table
+from kleak.capture.kmemleak import NOT_ASKED, KmemleakResult
+from kleak.capture.modules import ModuleTarget, loaded_modules
+from kleak.capture.recording import read_session
+from kleak.capture.records import LoadRecord
+from kleak.capture.tracer import Tracer
+from kleak.model import Cycle, Session, Target, Trust
+from kleak.symbols.kernel_table import KernelTable
+from kleak.symbols.symboliser import ModuleLoad, Symboliser
+
+
+class ModuleReader:
+    """Reads what a tracer saw of ``targets``, and names it while the names are there."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        targets: Sequence[ModuleTarget],
+        *,
+        planned_cycles: int | None,
+        keep: int,
+    ) -> None:
+        """``planned_cycles``: of each module; ``keep``: outstanding allocations of a site."""
+        self.target = _describe(targets)
+        self._tracer = tracer
+        self._targets = {target.name: target for target in targets}
+        self._keep = keep
+        self._observer = Observer(
+            self._targets,
+            None if planned_cycles is None else planned_cycles * len(targets),
+            {target.name: target.image.build_id for target in targets},
+        )
+        self._table: KernelTable | None = None
+        self._others: frozenset[tuple[str, int]] = frozenset()
+        self._failures: dict[int, str] = {}
+        self._strangers: set[int] = set()
+        self._symboliser: Symboliser | None = None
+        self._symboliser_table: KernelTable | None = None
+        self._placed = 0
+        self._misfits: list[str] = []
+
+    def save_beginning(self, recorder: Recorder) -> None:
+        """Save that the capture began: what ends it in the first cycle leaves that much."""
+        self.sample("start", 0)
+        about = self._observer.describe((), (), finished=False)
+        recorder.save(Session(read_kernel(), self.target, (), (), Trust(), None, about))
+
+    def sample(self, when: str, cycle: int) -> None:
+        """Note what is outstanding now; see :class:`kleak.model.MemorySample`."""
+        self._observer.sample(when, cycle, self._tracer.totals())
+
+    def note_failure(self, cycle: int, reason: str) -> None:
+        """Note that the load which is ``cycle`` failed."""
+        self._failures[cycle] = reason
+
+    def note_stranger(self, cycle: int) -> None:
+        """Note that the load which is ``cycle`` was of another build than the target's file."""
+        self._strangers.add(cycle)
+
+    def notice_modules(self) -> None:
+        """Take a snapshot of the kernel's symbols when other modules came or went."""
+        others = frozenset(
+            (name, module.address)
+            for name, module in loaded_modules().items()
+            if name not in self._targets
+        )
+        if self._table is None or others != self._others:
+            self._table = read_kernel_table()
+            self._others = others
+
+    def session(
+        self,
+        notes: Sequence[str] = (),
+        *,
+        finished: bool,
+        kmemleak: KmemleakResult = NOT_ASKED,
+    ) -> Session:
+        """Read what there is so far; ``finished`` when no more will come."""
+        if self._table is None:
+            self._table = read_kernel_table()
+        loads = self._tracer.loads()
+        symboliser = self._symbols(self._table, loads)
+        return read_session(
+            self._tracer,
+            self.target,
+            [self._cycle(record) for record in loads],
+            symboliser.resolve,
+            self._observer,
+            finished=finished,
+            kmemleak=kmemleak,
+            keep=self._keep,
+            notes=[*self._misfits, *notes],
+        )
+
+    def _symbols(self, table: KernelTable, loads: Sequence[LoadRecord]) -> Symboliser:
+        """Return names for ``table`` and ``loads``; what is known from earlier cycles is kept.
+
+        Not with several modules: one that stays is there in the cycles of the others too.
+        """
+        if (
+            self._symboliser is None
+            or self._symboliser_table is not table
+            or len(self._targets) > 1
+        ):
+            self._symboliser, self._symboliser_table = Symboliser(table), table
+            self._placed, self._misfits = 0, []
+        for record in loads[self._placed :]:
+            target = self._targets[record.name]
+            load = _module_load(record, target, last_epoch(record, loads))
+            if load.fits and record.cycle not in self._strangers:
+                self._symboliser.add(load)
+            else:
+                self._misfits.append(
+                    f"the module {target.name} loaded in cycle {record.cycle} is not the one in "
+                    f"{load.image.path}: its functions have no names"
+                )
+        self._placed = len(loads)
+        return self._symboliser
+
+    def _cycle(self, record: LoadRecord) -> Cycle:
+        return Cycle(
+            record.cycle,
+            record.loaded_at_ns,
+            record.unloaded_at_ns,
+            self._failures.get(record.cycle),
+            record.name if len(self._targets) > 1 else None,
+        )
+
+
+def last_epoch(record: LoadRecord, loads: Sequence[LoadRecord]) -> int:
+    """Return the last of the epochs, which loads begin, in which ``record`` was loaded."""
+    return max(
+        load.cycle
+        for load in loads
+        if record.unloaded_at_ns is None
+        or load is record
+        or load.loaded_at_ns < record.unloaded_at_ns
+    )
+
+
+def _module_load(record: LoadRecord, target: ModuleTarget, last: int) -> ModuleLoad:
+    return ModuleLoad(
+        target.image,
+        record.text.start,
+        record.text.end - record.text.start,
+        record.init_text.start,
+        record.init_text.end - record.init_text.start,
+        record.cycle,
+        last,
+    )
+
+
+def _describe(targets: Sequence[ModuleTarget]) -> Target:
+    if len(targets) == 1:
+        (target,) = targets
+        return Target(
+            "module",
+            target.name,
+            str(target.path),
+            target.parameters,
+            target.image.version,
+            target.image.build_id,
+        )
+    return Target(
+        "module",
+        ",".join(target.name for target in targets),
+        parameters=tuple(
+            f"{target.name}.{parameter}" for target in targets for parameter in target.parameters
+        ),
+    )

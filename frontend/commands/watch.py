@@ -1,0 +1,305 @@
+"""``kleak watch``: the running kernel, live."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
+from kleak.capture.machine import require_root
+from kleak.capture.recording import KEPT_OF_A_SITE
+from kleak.capture.records import Limits
+from kleak.commands.output import default_name, make_limits, tracer_options_from
+from kleak.errors import KleakError, UsageError
+from kleak.live import ORDERS, Comparison, Reading, Refresh, Since, parse_filter
+from kleak.live_view import Action, View, press
+from kleak.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
+from kleak.progress import make_progress
+from kleak.render import live_table, prometheus
+from kleak.screen import Screen
+from kleak.store.writer import SessionWriter, check_place
+
+_LIMITS = Limits(outstanding=262144)
+_TEND_S = 10.0
+
+
+@click.command(
+    epilog="Example: sudo kleak watch --scope 'ext4_*' --sort change",
+)
+@click.option(
+    "--scope",
+    metavar="GLOB",
+    multiple=True,
+    help="Kernel functions that count, where they are on the stack of an allocation. "
+    "May be given several times. [default: the whole kernel]",
+)
+@click.option(
+    "--module",
+    "modules",
+    metavar="NAME",
+    multiple=True,
+    help="A module that is loaded already, whose functions count. May be given several times.",
+)
+@click.option(
+    "--pid",
+    type=click.IntRange(1),
+    help="Only what this process, and those that it starts, allocate counts.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 86400),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between refreshes.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End after so many refreshes. [default: at q, or Ctrl-C]",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(ORDERS),
+    default="bytes",
+    show_default=True,
+    help="What the sites are sorted by.",
+)
+@click.option("--filter", "filter_text", default="", metavar="TERMS", help="As / in the picture.")
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Sites of a refresh that are printed into a pipe.",
+)
+@click.option(
+    "--prometheus",
+    "prometheus_address",
+    metavar="ADDR:PORT",
+    is_flag=False,
+    flag_value=DEFAULT_ADDRESS,
+    help=f"Serve the totals by site at http://ADDR:PORT{PATH}, to whoever asks; ADDR is the "
+    f"loopback if not given. [without a value: {DEFAULT_ADDRESS}]",
+)
+@click.option("-o", "--output", metavar="FILE", help="Save a session at the end, for kleak report.")
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    default=KEPT_OF_A_SITE,
+    show_default=True,
+    metavar="N",
+    help="Outstanding allocations of a site to save, with address, age and process.",
+)
+@tracer_options_from(_LIMITS)
+def watch(
+    scope: tuple[str, ...],
+    modules: tuple[str, ...],
+    pid: int | None,
+    interval: float,
+    count: int | None,
+    sort: str,
+    filter_text: str,
+    rows: int,
+    prometheus_address: str | None,
+    output: str | None,
+    keep: int,
+    max_outstanding: int,
+    max_stacks: int,
+    kernel_headers: str | None,
+) -> None:
+    """Show what the kernel allocates from now on and has not freed, by site, again and again.
+
+    On a terminal it is a picture with keys (? lists them); in a pipe, a block of lines at each
+    refresh. Much of what is outstanding is in use: a leak is what grows and stays.
+    """
+    parse_filter(filter_text)
+    require_root()
+    if output is not None:
+        check_place(Path(output))
+        if not Path(output).parent.is_dir():
+            raise UsageError(f"{output}: there is no directory {Path(output).parent}")
+    limits = make_limits(max_outstanding, max_stacks)
+    watched = Watch(scope, modules, pid, kernel_headers, limits)
+    view = View(order=sort, filter_text=filter_text)
+    progress = make_progress()
+    with ExitStack() as stack:
+        metrics = _Metrics(",".join(watched.scope_names))
+        if prometheus_address is not None:
+            stack.enter_context(
+                MetricsServer(prometheus_address, metrics.page, prometheus.CONTENT_TYPE)
+            )
+        try:
+            ledger = stack.enter_context(open_ledger(watched, progress))
+        finally:
+            progress.done()
+        watching = _Watching(ledger, watched, view, interval, count, metrics, keep)
+        try:
+            if sys.stdout.isatty():
+                watching.on_terminal()
+            else:
+                watching.in_pipe(rows)
+        finally:
+            if output is not None:
+                watching.save(Path(output))
+                click.echo(f"session: {output} (kleak report shows it)", err=True)
+
+
+class _Metrics:
+    """The page of the latest reading."""
+
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+        self.reading: Reading | None = None
+
+    def page(self) -> str:
+        """Return it; nothing before the first reading."""
+        return "" if self.reading is None else prometheus.render(self.reading, self._scope)
+
+
+class _Watching:
+    """One watch in progress: the ledger, what was read last, and what is shown of it."""
+
+    def __init__(
+        self,
+        ledger: LiveLedger,
+        watched: Watch,
+        view: View,
+        interval_s: float,
+        count: int | None,
+        metrics: _Metrics,
+        keep: int,
+    ) -> None:
+        self._ledger = ledger
+        self._target = watched.target
+        process = "" if watched.pid is None else f", process {watched.pid}"
+        names = ", ".join(watched.scope_names)
+        scope = "whole kernel" if names == "*" else names
+        self._title = f"{scope}{process}, Linux {os.uname().release}"
+        self._view = view
+        self._interval_s = interval_s
+        self._left = count
+        self._metrics = metrics
+        self._keep = keep
+        self._comparison = Comparison(Since.START)
+        self._due = time.monotonic() + interval_s
+        self._tended = time.monotonic()
+        self._latest = self._read()
+        self._shown = self._latest
+
+    def _read(self) -> Refresh:
+        self._tended = time.monotonic()
+        self._reading = self._metrics.reading = self._ledger.read()
+        self._latest = self._comparison.update(self._reading)
+        return self._latest
+
+    def _refresh_if_due(self) -> bool:
+        """Read if it is time to. Returns whether it was."""
+        now = time.monotonic()
+        if now < self._due:
+            if now - self._tended >= _TEND_S:
+                self._tended = now
+                self._ledger.tend()
+            return False
+        # Not one refresh after the other where it was stopped for a while.
+        self._due = max(self._due + self._interval_s, now)
+        self._read()
+        if not self._view.frozen:
+            self._shown = self._latest
+        if self._left is not None:
+            self._left -= 1
+        return True
+
+    @property
+    def _until_due(self) -> float:
+        return min(self._due - time.monotonic(), _TEND_S)
+
+    def in_pipe(self, rows: int) -> None:
+        """Print a block at each refresh."""
+        width = shutil.get_terminal_size((120, 24)).columns
+        for note in self._ledger.notes:
+            click.echo(f"note: {note}")
+        while self._left != 0:
+            time.sleep(max(0.0, self._until_due))
+            if self._refresh_if_due():
+                lines = live_table.block(self._shown, self._view, self._title, width, rows)
+                click.echo("\n".join((f"{time.strftime('%FT%T%z')}", *lines, "")))
+                sys.stdout.flush()
+
+    def on_terminal(self) -> None:
+        """Show a picture, and do what keys say."""
+        with Screen(sys.stdin, sys.stdout) as screen:
+            self._draw(screen)
+            while self._left != 0:
+                keys = screen.wait(self._until_due)
+                for key in keys:
+                    if not self._press(key, screen):
+                        return
+                # Where pictures replace each other it may be of another size now, or lost.
+                if self._refresh_if_due() or keys or screen.redraws:
+                    self._draw(screen)
+
+    def _draw(self, screen: Screen) -> None:
+        size = screen.size
+        lines = live_table.screen(
+            self._shown, self._view, self._title, self._ledger.notes, size.columns, size.lines
+        )
+        screen.draw(lines)
+
+    def _press(self, key: str, screen: Screen) -> bool:
+        """Do what a key says. Returns whether to go on."""
+        self._view, action = press(self._view, key)
+        if action is Action.QUIT:
+            return False
+        try:
+            if action is Action.MARK:
+                self._mark()
+            elif action is Action.SINCE:
+                self._turn()
+            elif action is Action.SAVE:
+                self._save_as_asked(screen)
+        except KleakError as error:
+            self._say(str(error))
+        if not self._view.frozen:
+            self._shown = self._latest
+        return True
+
+    def _mark(self) -> None:
+        self._ledger.mark()
+        self._count_since(Since.MARK)
+        self._say(f"mark {self._reading.marks} set: what is allocated from now on is shown")
+
+    def _turn(self) -> None:
+        if not self._reading.marks:
+            self._say("there is no mark yet: m sets one")
+            return
+        other = Since.START if self._comparison.since is Since.MARK else Since.MARK
+        self._count_since(other)
+
+    def _count_since(self, since: Since) -> None:
+        self._comparison = Comparison(since)
+        self._view = replace(self._view, frozen=False, page=0)
+        self._shown = self._read()
+
+    def _save_as_asked(self, screen: Screen) -> None:
+        path = Path(default_name(self._target.name))
+        self._say(f"saving {path} ...")
+        self._draw(screen)
+        self.save(path)
+        self._say(f"saved {path}")
+
+    def save(self, path: Path) -> None:
+        """Write a session. Raises KleakError where that fails."""
+        with SessionWriter(path) as writer:
+            writer.save(self._ledger.session(self._keep))
+
+    def _say(self, message: str) -> None:
+        self._view = replace(self._view, message=message)

@@ -1,0 +1,181 @@
+"""The live ledger on the running kernel: maps too small for all that comes, and nothing miscounted.
+
+Each kind of file descriptor has stacks of its own. All but some signalfds are closed again.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
+from kleak.capture.records import Limits
+from kleak.live import Reading, Since
+from kleak.model import Tally
+from kleak.progress import Silence
+
+KEPT, CLOSED, LATER, CHURNED = 37, 101, 13, 10007
+STACKS = 24
+KINDS = {
+    "do_eventfd": "os.close(os.eventfd(0))",
+    "do_epoll_create": "select.epoll().close()",
+    "create_pipe_files": "[os.close(fd) for fd in os.pipe()]",
+    "__x64_sys_inotify_init1": "os.close(libc.inotify_init1(0))",
+}
+LOAD = """
+import ctypes, os, select, sys
+libc = ctypes.CDLL(None)
+signals = ctypes.create_string_buffer(128)
+for line in sys.stdin:
+    exec(line)
+    print(flush=True)
+"""
+
+
+@contextmanager
+def load() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def begin(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+def do(process: subprocess.Popen[str], line: str) -> None:
+    begin(process, line)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "\n"
+
+
+def contexts(reading: Reading, since: Since = Since.START) -> Tally:
+    (held,) = [
+        held
+        for site, held in reading.held[since].items()
+        if site.function == "do_signalfd4" and site.allocator == "kmalloc"
+    ]
+    return Tally(held.objects, held.size_bytes)
+
+
+def keep(process: subprocess.Popen[str], number: int) -> None:
+    do(process, f"for i in range({number}): libc.signalfd(-1, signals, 0)")
+
+
+def close(process: subprocess.Popen[str], ledger: LiveLedger) -> Reading:
+    for what in KINDS.values():
+        do(process, f"for i in range({CLOSED}): {what}")
+        ledger.tend()
+    do(process, f"for i in range({CLOSED}): os.close(libc.signalfd(-1, signals, 0))")
+    return ledger.read()
+
+
+def test_what_is_not_outstanding_makes_room() -> None:
+    watch = Watch(("do_signalfd4", *KINDS), (), None, None, Limits(4096, STACKS, 2 * STACKS))
+    with load() as process, open_ledger(watch, Silence()) as ledger:
+        keep(process, KEPT)
+        assert contexts(ledger.read()) == Tally(KEPT, 8 * KEPT)
+        evicted = 0
+        for _ in range(3):
+            reading = close(process, ledger)
+            assert contexts(reading) == Tally(KEPT, 8 * KEPT)
+            assert reading.evicted_stacks > evicted  # those that came back were dropped again
+            assert reading.lost == {}
+            evicted = reading.evicted_stacks
+
+        ledger.mark()
+        keep(process, LATER)
+        reading = close(process, ledger)
+        assert contexts(reading) == Tally(KEPT + LATER, 8 * (KEPT + LATER))
+        assert contexts(reading, Since.MARK) == Tally(LATER, 8 * LATER)
+        assert reading.lost == {}
+
+        # What was freed is remembered where something else is outstanding.
+        (site,) = [
+            site
+            for site in ledger.session(keep=3).sites
+            if site.allocator == "kmalloc" and site.frames[1].symbol == "do_signalfd4"
+        ]
+        assert [cycle.outstanding.count for cycle in site.cycles] == [KEPT, LATER]
+        assert [cycle.allocated.count for cycle in site.cycles] == [
+            KEPT + 3 * CLOSED,
+            LATER + CLOSED,
+        ]
+        assert len(site.kept) == 3
+
+        do(process, "os.closerange(3, 1000)")
+        assert not any(site.function == "do_signalfd4" for site in ledger.read().held[Since.START])
+
+
+def test_nothing_is_miscounted_while_room_is_made() -> None:
+    """Rows are dropped all the time while two processes allocate and free on them."""
+    watch = Watch(("do_signalfd4",), (), None, None, Limits())
+    with load() as one, load() as other, open_ledger(watch, Silence()) as ledger:
+        keep(one, KEPT)
+        ledger.mark()  # else the row could not go: it would have the kept ones too
+        for process in (one, other):
+            # The pauses leave nothing outstanding most of the time: rows can go.
+            make = "os.close(libc.signalfd(-1, signals, 0)), libc.usleep(50)"
+            begin(process, f"for i in range({CHURNED}): {make}")
+        times, answers = 0, [one.stdout, other.stdout]
+        while len(select.select(answers, [], [], 0)[0]) < 2:
+            ledger._tracer.evict()
+            times += 1
+        assert times > 2
+        reading = ledger.read()
+        assert contexts(reading) == Tally(KEPT, 8 * KEPT)
+        (site,) = [
+            site
+            for site in ledger.session(keep=0).sites
+            if site.allocator == "kmalloc" and site.frames[1].symbol == "do_signalfd4"
+        ]
+        assert [cycle.allocated.count for cycle in site.cycles] == [KEPT, 2 * CHURNED]
+        assert [cycle.outstanding.count for cycle in site.cycles] == [KEPT, 0]
+
+
+def test_own_allocations_do_not_appear() -> None:
+    with load() as process, open_ledger(Watch((), (), None, None, Limits()), Silence()) as ledger:
+        keep(process, KEPT)
+        for _ in range(KEPT):
+            Path("/proc/self/smaps").read_text()
+            ledger.read()
+        sites = ledger.session(keep=1000).sites
+    pids = Counter(allocation.pid for site in sites for allocation in site.kept)
+    assert pids[process.pid] >= KEPT
+    assert pids[os.getpid()] == 0
+
+
+def test_maps_that_are_full_are_said() -> None:
+    watch = Watch(("do_signalfd4",), (), None, None, Limits(11, 2, 4))
+    with load() as process, open_ledger(watch, Silence()) as ledger:
+        keep(process, KEPT)
+        lost = ledger.read().lost
+    assert lost["allocations_beyond_max_stacks"] > 0
+    assert lost["allocations_beyond_max_outstanding"] > 0
+
+
+def test_only_one_process_and_what_it_starts() -> None:
+    with load() as process, load() as other:
+        watch = Watch(("do_signalfd4",), (), process.pid, None, Limits())
+        with open_ledger(watch, Silence()) as ledger:
+            keep(process, KEPT)
+            keep(other, LATER)
+            assert contexts(ledger.read()) == Tally(KEPT, 8 * KEPT)
+            child = "os.fork() or ([libc.signalfd(-1, signals, 0) for i in range({})], os.pause())"
+            do(process, "import signal; os.pause = signal.pause; os.pid = " + child.format(LATER))
+            while contexts(reading := ledger.read()).count < KEPT + LATER:
+                assert reading.lost == {}
+            assert contexts(reading) == Tally(KEPT + LATER, 8 * (KEPT + LATER))
+            do(process, "os.kill(os.pid, 9)")

@@ -1,0 +1,122 @@
+"""Network devices that come and go: the kernel's own modules are innocent, a leaky one is not."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import Any
+
+import pytest
+
+from kleak.stacks import base_name
+from tests.build_modules import TOP
+from tests.guest import Guest, GuestJob
+
+CYCLES = 3
+PLANS = TOP / "examples" / "net"
+INNOCENT = ("dummy", "veth", "vxlan")
+LEAKY_PLAN = (
+    "link add kind netleak; link set kleak0 up; link set kleak0 down; link set kleak0 up; "
+    "link set kleak0 netns other; -n other link del kleak0"
+)
+LEAKY_COMMAND = "ip link add kleak0 type netleak && ip link set kleak0 up && ip link del kleak0"
+
+JOBS = [
+    GuestJob(
+        "net-plans",
+        [
+            *("kleak", "module", "{netleak.ko}", "--cycles", str(CYCLES), "--json", "report.json"),
+            *(word for name in INNOCENT for word in ("--module", name)),
+            *(
+                word
+                for name in INNOCENT
+                for word in ("--exercise-net", str(PLANS / f"{name}.toml"))
+            ),
+            *("--exercise-net", LEAKY_PLAN),
+        ],
+        timeout_s=600.0,
+    ),
+    GuestJob("net-plans-after", ["sh", "-c", "cat /proc/modules; ip -o link"]),
+    GuestJob(
+        "net-plan-needs",
+        ["kleak", "module", "dummy", "--exercise-net", str(PLANS / "netdevsim.toml")],
+    ),
+    GuestJob(
+        "run-loaded",
+        [
+            *("sh", "-e", "-c"),
+            "insmod {netleak.ko}; status=0; "
+            f"{shlex.quote(sys.executable)} -m kleak run --module netleak --repeat 3"
+            f" --json report.json -- sh -c {shlex.quote(LEAKY_COMMAND)} || status=$?;"
+            " rmmod netleak; exit $status",
+        ],
+    ),
+]
+
+
+def report(guest: Guest, job: str) -> dict[str, Any]:
+    result = guest[job]
+    assert result.status == 1, result.stderr
+    document: dict[str, Any] = json.loads(result.file("report.json").read_text())
+    assert document["trust"]["complete"], document["trust"]
+    return document
+
+
+def innermost(site: dict[str, Any]) -> tuple[str, str]:
+    """Module and function of the innermost frame of a module."""
+    frame = next(frame for frame in site["frames"] if frame["module"] is not None)
+    return frame["module"], base_name(frame["symbol"])
+
+
+def counts_by_function(document: dict[str, Any], module: str) -> dict[str, list[int]]:
+    return {
+        innermost(site)[1]: [tally["count"] for tally in site["per_cycle"]]
+        for site in document["sites"]
+        if innermost(site)[0] == module
+    }
+
+
+def test_a_leaky_device_is_found_and_counted(guest: Guest) -> None:
+    found = counts_by_function(report(guest, "net-plans"), "netleak")
+    assert found == {"leak_at_creation": [3] * CYCLES, "leak_at_open": [10] * CYCLES}
+
+
+@pytest.mark.parametrize("module", INNOCENT)
+def test_an_innocent_module_is_not_accused(guest: Guest, module: str) -> None:
+    document = report(guest, "net-plans")
+    assert document["cycles"] == CYCLES
+    for site in document["sites"]:
+        if innermost(site)[0] == module:
+            assert site["verdict"] in ("possible", "retained"), site
+
+
+def test_the_plans_made_the_modules_work(guest: Guest) -> None:
+    """An innocent module that did nothing would be no proof."""
+    document = report(guest, "net-plans")
+    assert document["trust"]["observed"]["allocations"] > 1000
+    assert document["trust"]["observed"]["frees"] > 1000
+
+
+def test_nothing_is_left_behind(guest: Guest) -> None:
+    after = guest["net-plans-after"].stdout
+    assert after
+    for name in (*INNOCENT, "netleak", "udp_tunnel", "kleak"):
+        assert name not in after
+
+
+def test_a_plan_whose_module_is_not_there_says_so(guest: Guest) -> None:
+    result = guest["net-plan-needs"]
+    assert result.status == 3
+    (line,) = [one for one in result.stderr.splitlines() if one.startswith("kleak: ")]
+    assert line.endswith(
+        f"netdevsim.toml: needs module netdevsim, which kernel {guest.release} does not have"
+    )
+
+
+def test_run_counts_what_a_loaded_module_leaks(guest: Guest) -> None:
+    document = report(guest, "run-loaded")
+    found = counts_by_function(document, "netleak")
+    assert found == {"leak_at_creation": [3] * 3, "leak_at_open": [5] * 3}
+    guilty = [site for site in document["sites"] if site["verdict"] in ("likely", "confirmed")]
+    assert {innermost(site)[1] for site in guilty} == set(found)

@@ -1,0 +1,122 @@
+"""Modules that somebody else loads and unloads, as fast as a shell can: exact in each cycle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kleak.stacks import base_name
+from tests.guest import Guest, GuestJob
+
+FOLLOWED = str(Path(__file__).with_name("followed_kleak.py"))
+CYCLES = 7
+ROUNDS = 3
+
+JOBS = [
+    GuestJob(
+        "follow",
+        [
+            "python",
+            FOLLOWED,
+            # Not a moment between the cycles: kleak cannot have looked at each.
+            f"for i in $(seq {CYCLES}); do insmod {{leaky.ko}}; rmmod leaky; done",
+            "wait",
+            "{leaky.ko}",
+            *("--follow", "--cycles", str(CYCLES), "--json", "report.json"),
+        ],
+    ),
+    GuestJob(
+        "follow-two",
+        [
+            "python",
+            FOLLOWED,
+            f"for i in $(seq {ROUNDS}); do insmod {{followed_lib.ko}};"
+            " insmod {followed_user.ko}; rmmod followed_user;"
+            " insmod {followed_user.ko}; rmmod followed_user; rmmod followed_lib; done;"
+            " insmod {followed_lib.ko}",
+            "interrupt",
+            "{followed_lib.ko}",
+            *("--module", "{followed_user.ko}", "--follow", "--json", "report.json"),
+            *("-o", "session.kleak"),
+        ],
+        spoils=True,
+    ),
+]
+
+
+def outcome(guest: Guest, job: str) -> dict[str, Any]:
+    result = guest[job]
+    assert result.status == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    assert found["shell"] == [0, ""]
+    return found
+
+
+def report(guest: Guest, job: str) -> dict[str, Any]:
+    found = outcome(guest, job)
+    assert found["status"] == 1, found["stderr"]
+    document: dict[str, Any] = json.loads(guest[job].file("report.json").read_text())
+    assert document["trust"]["complete"], document["trust"]
+    return document
+
+
+def counts(site: dict[str, Any]) -> list[int]:
+    return [tally["count"] for tally in site["per_cycle"]]
+
+
+def functions(site: dict[str, Any]) -> list[str]:
+    """The modules' functions on the stack of a site, innermost first."""
+    return [base_name(frame["symbol"]) for frame in site["frames"] if frame["module"] is not None]
+
+
+def test_every_load_of_somebody_else_is_a_cycle_of_its_own(guest: Guest) -> None:
+    document = report(guest, "follow")
+    assert document["cycles"] == CYCLES
+    assert not any("loaded already" in note for note in document["trust"]["notes"])
+    found = {functions(site)[0]: counts(site) for site in document["sites"]}
+    assert found == {
+        "forget_rings": [2] * CYCLES,
+        "lose_sessions": [5] * CYCLES,
+        "forget_buffers": [3] * CYCLES,
+        "leaky_init": [1] * CYCLES,
+    }
+    assert {site["verdict"] for site in document["sites"]} == {"confirmed"}
+
+
+def test_a_leak_is_charged_to_the_innermost_module(guest: Guest) -> None:
+    document = report(guest, "follow-two")
+    found = {tuple(functions(site)): counts(site) for site in document["sites"]}
+    assert found == {
+        ("leak_own", "followed_user_init"): [7] * 2 * ROUNDS,
+        ("leak_one", "followed_lib_take", "followed_lib_init"): [5] * ROUNDS,
+        # In each load of the library its user came twice.
+        ("leak_one", "followed_lib_take", "leak_through_lib", "followed_user_init"): [6] * ROUNDS,
+    }
+    assert document["target"]["name"] == "followed_lib,followed_user"
+    assert {site["verdict"] for site in document["sites"]} == {"confirmed"}
+
+
+def test_a_shared_leak_names_both_modules(guest: Guest) -> None:
+    document = report(guest, "follow-two")
+    for site in document["sites"]:
+        (origin,) = (item["says"] for item in site["evidence"] if item["witness"] == "origin")
+        shared = "leak_through_lib" in functions(site)
+        assert ("shared: called by followed_user" in origin) == shared
+        charged = "followed_user" if functions(site)[0] == "leak_own" else "followed_lib"
+        assert f"by a call in {charged} itself" in origin
+
+
+def test_what_a_loaded_module_holds_is_no_leak(guest: Guest) -> None:
+    found = outcome(guest, "follow-two")
+    notes = report(guest, "follow-two")["trust"]["notes"]
+    assert "left out: what modules held that were still loaded, 6 objects from 2 stacks" in notes
+    assert f"a module's cycles are its own loads: followed_lib {ROUNDS}, followed_user 6" in notes
+    assert "followed_lib " in found["loaded"]  # it is not kleak's to unload
+
+
+@pytest.mark.parametrize("job", ["follow", "follow-two"])
+def test_ready_is_said_once(guest: Guest, job: str) -> None:
+    assert outcome(guest, job)["stderr"].count("following ") == 1
