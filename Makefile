@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev-kernel demo test check imports bench accuracy fuzz bare-machine clean
+.PHONY: help setup dev-kernel demo test check imports bench bench-quick accuracy fuzz bare-machine clean
 
 PYTHON := .venv/bin/python
 DEMO_KERNEL := 6.12
@@ -41,6 +41,9 @@ imports:
 
 bench: setup ## cost of tracing on the running kernel, beside memleak-bpfcc (root)
 	@$(PYTHON) bench/engine.py
+
+bench-quick: setup ## the same in a minute: one round, fewer loads
+	@$(PYTHON) bench/engine.py --quick
 
 fuzz: setup ## a minute of damaged reports thrown at the parsers
 	@$(PYTHON) tests/fuzz_parsers.py --seconds 60

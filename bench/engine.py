@@ -1,14 +1,17 @@
 """What tracing costs on the running kernel: kleak and Debian's memleak-bpfcc, side by side.
 
-    .venv/bin/python bench/engine.py [ROUNDS]
+    .venv/bin/python bench/engine.py [--quick] [--rounds N]
 
-Needs root. In each round a loop that makes and closes pipes runs untraced and under each tracer
-in turn; the kernel's own statistics (kernel.bpf_stats_enabled) give the time of each program.
-Prints medians over the rounds, with the least and the greatest.
+Needs root. In each round each load (bench/loads.c) runs untraced, under programs that do nothing,
+and under each tracer in turn, in one process and in as many as there are CPUs: that is CPU time of
+the load, with the kernel's statistics off. Then they are on (kernel.bpf_stats_enabled) while pipes
+are made once more: that is the time of each program, the statistics themselves included. Prints
+medians over the rounds, with the least and the greatest.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -18,12 +21,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from tabulate import tabulate
 
+from kleak.capture.bpf_syscall import ProgramType, load_program, open_raw_tracepoint
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import bcc_environment, find_headers
 from kleak.capture.kernel_state import read_kernel_table
@@ -32,11 +36,23 @@ from kleak.capture.records import Limits
 from kleak.capture.run_session import find_scope
 from kleak.capture.tracer import Tracer
 
-PIPES = 50_000
+# Operations of each process of a load: about a third of a second untraced.
+LOADS = {"pipe": 50_000, "eventfd": 100_000, "message": 100_000, "file": 15_000, "fork": 1_500}
+QUICK = ("pipe", "file")
+MEASURED = "pipe"  # the load on which programs are timed
+EVENTS = (
+    "kmalloc",
+    "kmem_cache_alloc",
+    "kfree",
+    "kmem_cache_free",
+    "mm_page_alloc",
+    "mm_page_free",
+)
+RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 SCOPES = {
     "kleak, scope never entered": ("do_signalfd4",),
-    "kleak, scope on every stack": ("alloc_pipe_info", "create_pipe_files"),
+    "kleak, scope on every stack of pipes": ("alloc_pipe_info", "create_pipe_files"),
 }
 Programs = dict[tuple[int, str], tuple[int, int, int]]
 
@@ -50,6 +66,17 @@ def kleak(scope: tuple[str, ...]) -> Iterator[None]:
     limits = Limits(outstanding=262144)
     with Tracer(plan, find_headers(), symbols=symbols, limits=limits) as tracer:
         tracer.count_allocations(True, cycle=1)
+        yield
+
+
+@contextmanager
+def empty() -> Iterator[None]:
+    """One program that does nothing on each event of slab objects and pages."""
+    with ExitStack() as opened:
+        for event in EVENTS:
+            program = load_program("empty", ProgramType.RAW_TRACEPOINT, RETURN_0)
+            opened.callback(os.close, program)
+            opened.callback(os.close, open_raw_tracepoint(program, event))
         yield
 
 
@@ -93,55 +120,99 @@ def program_ids() -> frozenset[int]:
     return frozenset(number for number, _ in programs())
 
 
-def main() -> None:
-    """Measure and print."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with the statistics off again
-    loop_ns: dict[str, list[float]] = defaultdict(list)
-    event_ns: dict[tuple[str, str], list[float]] = defaultdict(list)
-    misses: dict[tuple[str, str], list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as scratch, setting(STATS, "1"):
-        loop = [f"{scratch}/loop", str(PIPES)]
-        source = Path(__file__).with_name("pipe_loop.c")
-        subprocess.run(["gcc", "-O2", "-o", loop[0], str(source)], check=True)
+def tools() -> dict[str, Callable[[], AbstractContextManager[None]]]:
+    """What traces, by name."""
+    return {
+        "untraced": nullcontext,
+        "empty programs": empty,
+        **{name: lambda scope=scope: kleak(scope) for name, scope in SCOPES.items()},
+        "memleak-bpfcc": memleak,
+    }
 
-        def measure(tool: str, others: frozenset[int]) -> None:
+
+class Bench:
+    """Figures of all rounds."""
+
+    def __init__(self, program: Path) -> None:
+        self.program = program
+        self.load_ns: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+        self.run_ns: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.missed: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    def run_load(self, load: str, processes: int) -> float:
+        """CPU nanoseconds of an operation."""
+        command = [str(self.program), load, str(LOADS[load]), str(processes)]
+        ran = subprocess.run(
+            command, cwd=self.program.parent, capture_output=True, text=True, check=True
+        )
+        return float(ran.stdout)
+
+    def measure(self, tool: str, loads: tuple[str, ...], others: frozenset[int]) -> None:
+        """Run the loads under a tool that is attached already."""
+        for load in loads:
+            for processes in sorted({1, os.cpu_count() or 1}):
+                self.load_ns[load, processes, tool].append(self.run_load(load, processes))
+        with setting(STATS, "1"):
             before = programs(others)
-            ran = subprocess.run(loop, capture_output=True, text=True, check=True)
-            loop_ns[tool].append(float(ran.stdout))
+            self.run_load(MEASURED, 1)
             for key, after in programs(others).items():
                 runs, ns, missed = (
                     a - b for a, b in zip(after, before.get(key, (0, 0, 0)), strict=True)
                 )
-                if runs > PIPES // 10:
-                    event_ns[tool, key[1]].append(ns / runs)
-                    misses[tool, key[1]].append(1e6 * missed / runs)
+                if runs > LOADS[MEASURED] // 10:
+                    self.run_ns[tool, key[1]].append(ns / runs)
+                    self.missed[tool, key[1]].append(1e6 * missed / runs)
 
+    def print_loads(self) -> None:
+        """A table of CPU time by load and tool."""
+        rows = []
+        for (load, processes, tool), ns in self.load_ns.items():
+            ratio = statistics.median(ns) / statistics.median(
+                self.load_ns[load, processes, "untraced"]
+            )
+            rows.append((load, processes, tool, *spread(ns), f"{ratio:.2f}"))
+        rows.sort(key=lambda row: (list(LOADS).index(row[0]), row[1]))
+        heads = ("load", "processes", "tracer", "CPU ns", "least", "most", "x untraced")
+        print(tabulate(rows, heads), end="\n\n")
+
+    def print_programs(self) -> None:
+        """A table of the time of each program."""
+        floor = statistics.median(self.run_ns["empty programs", "empty"])
+        rows = [
+            (
+                *key,
+                *spread(ns),
+                f"{statistics.median(ns) / floor:.1f}",
+                f"{statistics.median(self.missed[key]):.0f}",
+            )
+            for key, ns in self.run_ns.items()
+        ]
+        heads = ("tracer", "program", "ns a run", "least", "most", "x empty", "missed a million")
+        print(tabulate(rows, heads))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round of fewer loads")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    rounds = 1 if options.quick else options.rounds
+    loads = QUICK if options.quick else tuple(LOADS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with the statistics off again
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(Path(scratch) / "loads")
+        source = Path(__file__).with_name("loads.c")
+        subprocess.run(["gcc", "-O2", "-o", str(bench.program), str(source)], check=True)
         for done in range(rounds):
-            print(f"round {done + 1} of {rounds}", file=sys.stderr)
-            others = program_ids()
-            measure("untraced", others)
-            for tool, scope in SCOPES.items():
-                with kleak(scope):
-                    measure(tool, others)
-            with memleak():
-                measure("memleak-bpfcc", others)
-
-    base = statistics.median(loop_ns["untraced"])
-    loops = [
-        (tool, *spread(ns), f"{statistics.median(ns) / base:.2f}") for tool, ns in loop_ns.items()
-    ]
-    print(f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {rounds} rounds, statistics on\n")
-    print(tabulate(loops, ("pipe made and closed", "ns", "least", "most", "x untraced")))
-    print()
-    events = [
-        (*key, *spread(ns), f"{statistics.median(misses[key]):.0f}") for key, ns in event_ns.items()
-    ]
-    print(
-        tabulate(
-            events, ("tracer", "program", "ns a run", "least", "most", "missed a million runs")
-        )
-    )
+            for tool, attach in tools().items():
+                print(f"round {done + 1} of {rounds}: {tool}", file=sys.stderr)
+                others = program_ids()
+                with attach():
+                    bench.measure(tool, loads, others)
+    print(f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {rounds} rounds\n")
+    bench.print_loads()
+    bench.print_programs()
 
 
 def spread(numbers: list[float]) -> tuple[str, str, str]:

@@ -25,16 +25,20 @@
 #ifndef FILTER_SLOTS
 #define FILTER_SLOTS 262144
 #endif
-/* Modules in scope at one time, and loads of them that are remembered. */
+/*
+ * Modules in scope at one time, and 64-bit words of the bitmap of symbols in scope, which has a bit
+ * for each byte of text. Without the one or the other the programs are smaller, and the verifier
+ * done in half the time.
+ */
 #ifndef MAX_MODULES
-#define MAX_MODULES 1
+#define MAX_MODULES 0
 #endif
+#ifndef SYMBOL_WORDS
+#define SYMBOL_WORDS 0
+#endif
+/* Loads of modules that are remembered. */
 #define MAX_LOADS 4096
 #define MODULE_NAME_BYTES 64
-/* 64-bit words of the bitmap of symbols in scope: a bit for each byte of text. */
-#ifndef SYMBOL_WORDS
-#define SYMBOL_WORDS 1
-#endif
 /* Ranges of code whose pages are not counted, and innermost frames that are held against them. */
 #define MAX_PAGE_OWNERS 24
 #define PAGE_OWNER_DEPTH 12

@@ -13,9 +13,11 @@ static __always_inline u64 dma_pool_key(u64 address)
 KRETFUNC_PROBE(dma_pool_alloc)
 {
 	u64 size = read_u32(argument_of(ctx, 0) + OFF_DMA_POOL_SIZE);
+	u64 key = dma_pool_key(result_of(ctx));
 
-	book_allocation(ctx, PROGRAM_DMA_POOL_ALLOC, 1, FAMILY_DMA_POOL,
-			dma_pool_key(result_of(ctx)), size, size, 0);
+	if (concerns(ctx, PROGRAM_DMA_POOL_ALLOC, key, 0))
+		book_allocation(ctx, PROGRAM_DMA_POOL_ALLOC, 1, FAMILY_DMA_POOL, key, size, size,
+				0);
 	return 0;
 }
 

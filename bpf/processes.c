@@ -58,7 +58,7 @@ int on_sched_process_exit(raw_tp *ctx)
 		return 0;
 	__sync_fetch_and_add(&tree->alive, -1);
 	if (!tree->alive)
-		tree_ended.perf_submit(ctx, &generation, sizeof(generation));
+		tree_ended.ringbuf_output(&generation, sizeof(generation), 0);
 	return 0;
 }
 #endif

@@ -21,7 +21,7 @@ struct tree {
 BPF_HASH(followed, u32, u32, MAX_FOLLOWED); /* id of a task, to its generation */
 BPF_ARRAY(following, struct following, 1);
 BPF_ARRAY(trees, struct tree, MAX_GENERATIONS);
-BPF_PERF_OUTPUT(tree_ended); /* a generation */
+BPF_RINGBUF_OUTPUT(tree_ended, 1); /* only wakes */
 
 static __always_inline int is_followed(u32 task)
 {

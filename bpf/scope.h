@@ -9,8 +9,6 @@ struct module_slot {
 };
 
 BPF_ARRAY(scopes, struct scope, 1);
-BPF_ARRAY(module_slots, struct module_slot, MAX_MODULES);
-BPF_ARRAY(symbol_bits, u64, SYMBOL_WORDS);
 
 static __always_inline struct scope *current_scope(void)
 {
@@ -24,6 +22,9 @@ static __always_inline int contains(struct text_range *range, u64 address)
 	return address - range->start < range->end - range->start;
 }
 
+#if MAX_MODULES
+BPF_ARRAY(module_slots, struct module_slot, MAX_MODULES);
+
 static __always_inline int in_module_slots(u64 address)
 {
 	for (u32 i = 0; i < MAX_MODULES; i++) {
@@ -35,6 +36,15 @@ static __always_inline int in_module_slots(u64 address)
 	}
 	return 0;
 }
+#else
+static __always_inline int in_module_slots(u64 address)
+{
+	return 0;
+}
+#endif
+
+#if SYMBOL_WORDS
+BPF_ARRAY(symbol_bits, u64, SYMBOL_WORDS);
 
 static __always_inline int in_symbols(struct scope *scope, u64 address)
 {
@@ -47,6 +57,12 @@ static __always_inline int in_symbols(struct scope *scope, u64 address)
 	bits = symbol_bits.lookup(&word);
 	return bits && (*bits >> (byte % 64) & 1);
 }
+#else
+static __always_inline int in_symbols(struct scope *scope, u64 address)
+{
+	return 0;
+}
+#endif
 
 /*
  * Whether a return address is in scope. The call stands before it: where a

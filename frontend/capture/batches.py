@@ -15,18 +15,18 @@ _ROWS = 1024  # of one call; a bucket must fit, or the kernel says ENOSPC
 class Batches:
     """Reads chosen fields of all rows of one map, in calls of many rows each.
 
-    bcc reads a map whole, into memory for its greatest number of entries, and makes an object of
-    each row; this makes a tuple of integers, and takes always the same memory.
+    Map.rows() makes an object of each row; this makes a tuple of integers, and takes always the
+    same memory.
     """
 
     def __init__(
         self, library: Any, table: Any, key_fields: Sequence[str], leaf_fields: Sequence[str]
     ) -> None:
-        """``library`` is bcc's, ``table`` its view of the map. Fields are integers, named in the
+        """``library`` is bcc's, ``table`` the map. Fields are integers, named in the
         order of their C declaration; an integer as key has none.
         """
         self._library = library
-        self._fd = table.map_fd
+        self._fd = table.fd
         self._key = _layout(table.Key, key_fields)
         self._leaf = _layout(table.Leaf, leaf_fields)
         self._make_room(_ROWS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from kleak.capture.bpf_maps import MapDefinition
+from kleak.capture.program_image import ProgramImage, replace_maps
 from kleak.errors import UnsupportedError
 
 
@@ -32,79 +33,64 @@ def import_bcc() -> Any:
     return bcc
 
 
-def manual_bpf(bcc: Any) -> Any:
-    """Return a class for bcc's BPF that attaches nothing by itself."""
+def compile_image(bcc: Any, text: str, flags: Sequence[str]) -> ProgramImage:
+    """Compile with bcc's clang. Raises Exception, as bcc does for all that goes wrong."""
 
-    class ManualBpf(bcc.BPF):  # type: ignore[misc]  # bcc has no types
-        """bcc's BPF that attaches nothing by itself: each hook has ways that may fail."""
+    class Compiled(bcc.BPF):  # type: ignore[misc]  # bcc has no types
+        """bcc's BPF, which attaches nothing by itself: each hook has ways that may fail."""
 
         def _trace_autoload(self) -> None:
             pass
 
-    return ManualBpf
-
-
-_SYS_BPF = {"x86_64": 321, "aarch64": 280}
-_BPF_PROG_LOAD = 5
-_BPF_PROG_TYPE_TRACING = 26
-_BPF_TRACE_FENTRY, _BPF_TRACE_FEXIT = 24, 25
-
-
-class _LoadAttributes(ctypes.Structure):
-    """The part of union bpf_attr (include/uapi/linux/bpf.h) that BPF_PROG_LOAD reads."""
-
-    _fields_ = (
-        ("prog_type", ctypes.c_uint32),
-        ("insn_cnt", ctypes.c_uint32),
-        ("insns", ctypes.c_uint64),
-        ("license", ctypes.c_uint64),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_uint64),
-        ("kern_version", ctypes.c_uint32),
-        ("prog_flags", ctypes.c_uint32),
-        ("prog_name", ctypes.c_char * 16),
-        ("prog_ifindex", ctypes.c_uint32),
-        ("expected_attach_type", ctypes.c_uint32),
-        ("prog_btf_fd", ctypes.c_uint32),
-        ("func_info_rec_size", ctypes.c_uint32),
-        ("func_info", ctypes.c_uint64),
-        ("func_info_cnt", ctypes.c_uint32),
-        ("line_info_rec_size", ctypes.c_uint32),
-        ("line_info", ctypes.c_uint64),
-        ("line_info_cnt", ctypes.c_uint32),
-        ("attach_btf_id", ctypes.c_uint32),
-        ("attach_prog_fd", ctypes.c_uint32),
-    )
-
-
-def load_tracing(bcc: Any, bpf: Any, name: bytes, *, btf_id: int, at_exit: bool) -> int:
-    """Load a program for the entry or exit of a kernel function; return its file descriptor.
-
-    Not by bcc, which reads all of the kernel's BTF anew for each program: 8 seconds each in an
-    emulated machine. Raises OSError where the kernel refuses.
-    """
     library = bcc.lib
-    start = library.bpf_function_start(bpf.module, name)
-    instructions = ctypes.cast(start, ctypes.c_void_p).value
-    gpl = ctypes.create_string_buffer(b"GPL")
-    attributes = _LoadAttributes(
-        prog_type=_BPF_PROG_TYPE_TRACING,
-        insn_cnt=library.bpf_function_size(bpf.module, name) // 8,
-        insns=instructions,
-        license=ctypes.addressof(gpl),
-        prog_name=name.split(b"__")[-1][:15],
-        expected_attach_type=_BPF_TRACE_FEXIT if at_exit else _BPF_TRACE_FENTRY,
-        attach_btf_id=btf_id,
-    )
-    number = _SYS_BPF.get(platform.machine())
-    if number is None:
-        raise OSError(f"the bpf system call of {platform.machine()} is not known")
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(number, _BPF_PROG_LOAD, ctypes.byref(attributes), ctypes.sizeof(attributes))
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return int(fd)
+    for name, result in _TABLE_FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.bpf_num_tables.restype = ctypes.c_size_t
+    library.bpf_num_tables.argtypes = [ctypes.c_void_p]
+    bpf = Compiled(text=text, cflags=flags)
+    try:
+        module = bpf.module
+        maps, places = [], {}
+        for place in range(library.bpf_num_tables(module)):
+            of_map = {name: getattr(library, name)(module, place) for name in _TABLE_FUNCTIONS}
+            places[of_map["bpf_table_fd_id"]] = place
+            maps.append(
+                MapDefinition(
+                    of_map["bpf_table_name"].decode(),
+                    of_map["bpf_table_type_id"],
+                    of_map["bpf_table_key_size_id"],
+                    of_map["bpf_table_leaf_size_id"],
+                    of_map["bpf_table_max_entries_id"],
+                    of_map["bpf_table_flags_id"],
+                    of_map["bpf_table_key_desc_id"].decode(),
+                    of_map["bpf_table_leaf_desc_id"].decode(),
+                )
+            )
+        programs = {}
+        for number in range(library.bpf_num_functions(module)):
+            name = library.bpf_function_name(module, number)
+            code = ctypes.string_at(
+                library.bpf_function_start(module, name), library.bpf_function_size(module, name)
+            )
+            programs[name.decode()] = replace_maps(code, places)
+    finally:
+        bpf.cleanup()
+    return ProgramImage(tuple(maps), programs)
+
+
+_TABLE_FUNCTIONS = {
+    "bpf_table_name": ctypes.c_char_p,
+    "bpf_table_fd_id": ctypes.c_int,
+    "bpf_table_type_id": ctypes.c_int,
+    "bpf_table_key_size_id": ctypes.c_size_t,
+    "bpf_table_leaf_size_id": ctypes.c_size_t,
+    "bpf_table_max_entries_id": ctypes.c_size_t,
+    "bpf_table_flags_id": ctypes.c_int,
+    "bpf_table_key_desc_id": ctypes.c_char_p,
+    "bpf_table_leaf_desc_id": ctypes.c_char_p,
+}
 
 
 def missed_runs(program_fd: int) -> int:

@@ -70,7 +70,7 @@ class Epochs:
 def drop_stacks(table: Any, needed: set[int]) -> dict[int, Any]:
     """Take all stacks that are not ``needed`` out of the map; return them by their keys."""
     gone = {}
-    for key in [key.value for key in table.keys()]:  # noqa: SIM118  (bcc's tables are no dicts)
+    for key in [key for key, _ in table.rows()]:
         if key not in needed:
             gone[key] = table.pop(table.Key(key))
     return gone

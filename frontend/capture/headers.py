@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,8 @@ def _installed() -> Iterator[Path]:
         (kernel_cache(), "*/usr/src/linux-headers-*"),
     )
     for root, pattern in patterns:
-        yield from sorted(root.glob(pattern), reverse=True)
+        with suppress(PermissionError):  # root's cache, asked by somebody else
+            yield from sorted(root.glob(pattern), reverse=True)
 
 
 def _usable(directory: Path) -> HeaderTree | None:

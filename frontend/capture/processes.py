@@ -52,9 +52,7 @@ class ProcessTree:
     def __init__(self, tracer: Tracer) -> None:
         """``tracer`` is started. Raises UnsupportedError where the kernel's buffers are refused."""
         self._tracer = tracer
-        # The event only wakes: what there is to know is in the maps. The table is not kept: bcc
-        # wants it gone before it closes the maps, and an exception would keep this object.
-        tracer.table("tree_ended").open_perf_buffer(lambda cpu, data, size: None)
+        self._ended = tracer.bell("tree_ended")
 
     def start(self, command: Sequence[str], generation: int) -> subprocess.Popen[bytes]:
         """Start the command, whose tree gets the number ``generation``.
@@ -102,15 +100,13 @@ class ProcessTree:
             left = give_up - time.monotonic()
             if left <= 0:
                 return False
-            self._tracer.wait_for_events(left)
+            self._ended.wait(left)
         return True
 
     def describe_rest(self, generation: int) -> str:
         """Name the processes of the tree that still run: "2 (sleep 411, sh 402)"."""
         tasks = sorted(
-            key.value
-            for key, of in self._tracer.table("followed").items()
-            if of.value == generation
+            task for task, of in self._tracer.table("followed").rows() if of == generation
         )
         processes = {task: name for task in tasks if (name := _process_name(task)) is not None}
         named = [f"{name} {task}" for task, name in list(processes.items())[:5]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,20 +12,24 @@ from typing import Any
 
 from kleak.capture.batches import Batches
 from kleak.capture.bcc_library import (
+    compile_image,
     compiler_output,
     first_error,
     import_bcc,
-    load_tracing,
-    manual_bpf,
     missed_runs,
     release_compiler,
     stack_depth,
 )
+from kleak.capture.bpf_maps import Bell, Map
 from kleak.capture.bpf_source import read_source
+from kleak.capture.bpf_syscall import AttachType, ProgramType, load_program, open_raw_tracepoint
 from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
 from kleak.capture.hooks import Attachment, Hook, Plan
+from kleak.capture.kernel_state import read_kernel
 from kleak.capture.machine import require_root
+from kleak.capture.program_cache import cached_image
+from kleak.capture.program_image import ProgramImage, replace_maps
 from kleak.capture.records import (
     Counters,
     LedgerEntry,
@@ -126,8 +131,11 @@ class Tracer:
         self._loaded = tuple(loaded)
         self._by_process = by_process
         self._limits = limits or Limits()
-        self._bpf: Any = None
         self._bcc: Any = None
+        self._maps: dict[str, Map] = {}
+        self._bells: list[Bell] = []
+        self._programs: dict[str, bytes] = {}
+        self.compiled_before = False
         self._attached: list[_Attached] = []
         self._before = Counters({}, {}, {})
         self._epochs = Epochs()
@@ -160,26 +168,53 @@ class Tracer:
     def _start(self) -> None:
         require_root()
         self._bcc = import_bcc()
-        flags = [f"-D{name}={value:#x}" for name, value in self._constants().items()]
-        with compiler_output() as said, bcc_environment(self._headers):
+        image = self._image()
+        numbers = {}
+        for place, definition in enumerate(image.maps):
             try:
-                self._bpf = manual_bpf(self._bcc)(text=read_source(), cflags=flags)
-            except Exception as error:  # bcc raises bare Exception for all that goes wrong
+                made = self._maps[definition.name] = Map(definition)
+            except OSError as error:
                 raise UnsupportedError(
-                    f"bcc cannot compile kleak's programs with {self._headers.description}: "
-                    f"{first_error(said()) or error}"
+                    f"the kernel refuses the map {definition.name}: {error.strerror}"
                 ) from error
+            numbers[place] = made.fd
+        self._programs = {
+            name: replace_maps(code, numbers) for name, code in image.programs.items()
+        }
         self._set_page_owners()
         self._set_scope()
         for event in self._plan.events:
             self._attach(event.name, event.ways, event.without)
+
+    def _image(self) -> ProgramImage:
+        """Compile the programs, unless that was done before."""
+        source = read_source()
+        flags = [f"-D{name}={value:#x}" for name, value in self._constants().items()]
+
+        def compile_now() -> ProgramImage:
+            with compiler_output() as said, bcc_environment(self._headers):
+                try:
+                    return compile_image(self._bcc, source, flags)
+                except Exception as error:  # bcc raises bare Exception for all that goes wrong
+                    raise UnsupportedError(
+                        f"bcc cannot compile kleak's programs with {self._headers.description}: "
+                        f"{first_error(said()) or error}"
+                    ) from error
+
+        # All that the outcome depends on.
+        means = (read_kernel(), self._headers, self._bcc.__version__, self._bcc.__file__, flags)
+        key = hashlib.sha256(f"{means} {source}".encode()).hexdigest()
+        image, self.compiled_before = cached_image(key, compile_now)
+        return image
 
     def _constants(self) -> dict[str, int]:
         constants = dict(self._plan.constants)
         constants["MAX_OUTSTANDING"] = self._limits.outstanding
         constants["MAX_STACKS"] = self._limits.stacks
         constants["MAX_TOTALS"] = self._limits.totals
-        constants["MAX_MODULES"] = max(1, len(self._modules) + len(self._loaded))
+        places = len(self._modules) + len(self._loaded)
+        follows_loads = "OFF_MODULE_NAME" in constants
+        constants["MAX_MODULES"] = max(places, int(follows_loads))
         constants["STACK_DEPTH"] = stack_depth()
         if self._symbols is not None and not self._symbols.everything:
             envelope = self._symbols.envelope
@@ -187,7 +222,7 @@ class Tracer:
         return constants
 
     def _set_page_owners(self) -> None:
-        table = self._bpf["page_owners"]
+        table = self._maps["page_owners"]
         owners = table.Leaf()
         for place, text in enumerate(self._plan.page_owners):
             owners.ranges[place].start, owners.ranges[place].end = text.start, text.end
@@ -195,10 +230,10 @@ class Tracer:
 
     def _set_scope(self) -> None:
         if self._modules:
-            targets = self._bpf["module_targets"]
+            targets = self._maps["module_targets"]
             for number, name in enumerate(self._modules):
                 targets[targets.Key(name.encode())] = targets.Leaf(number)
-        scopes = self._bpf["scopes"]
+        scopes = self._maps["scopes"]
         scope = scopes.Leaf()
         scope.tracer_tgid = os.getpid()
         # In a scope of modules there is no need, and their interrupts may hit this process.
@@ -211,8 +246,8 @@ class Tracer:
             if not self._symbols.everything:
                 scope.symbols.start, scope.symbols.end = envelope.start, envelope.end
                 self._set_symbol_bits(self._symbols, envelope.start)
-        slots = self._bpf["module_slots"]
         for number, text in enumerate(self._loaded, len(self._modules)):
+            slots = self._maps["module_slots"]
             slot = slots.Leaf()
             slot.text.start, slot.text.end = text.start, text.end
             slots[ctypes.c_int(number)] = slot
@@ -227,7 +262,7 @@ class Tracer:
             for word in range(first // 64, last // 64 + 1):
                 low, high = max(first - word * 64, 0), min(last - word * 64, 63)
                 words[word] = words.get(word, 0) | ((1 << (high + 1)) - (1 << low))
-        bits = self._bpf["symbol_bits"]
+        bits = self._maps["symbol_bits"]
         for word, value in words.items():
             bits[ctypes.c_int(word)] = ctypes.c_uint64(value)
 
@@ -249,54 +284,48 @@ class Tracer:
         self.notes.append(f"{without} ({event}: {reason})")
 
     def _attach_programs(self, hook: Hook, attached: _Attached) -> None:
-        library = self._bcc.lib
-        for copy, program in enumerate(hook.programs):
-            fd = self._load(program, hook, fresh=program in hook.programs[:copy])
-            attached.program_fds.append(fd)
-            if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
-                attached.fds.append(fd)  # loaded here, so closed here
-            target = hook.target.encode()
-            if hook.attachment is Attachment.RAW_TRACEPOINT:
-                # Not through bcc's attach_raw_tracepoint(), which takes one program for each.
-                link = library.bpf_attach_raw_tracepoint(fd, target)
-            elif hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
-                link = library.bpf_attach_kfunc(fd)
-            else:
-                kind = 0 if hook.attachment is Attachment.KPROBE else 1
-                name = f"{'p' if kind == 0 else 'r'}_kleak_{os.getpid()}_{hook.target}".encode()
-                link = library.bpf_attach_kprobe(fd, kind, name, target, 0, 0)
-            if link < 0:
-                raise _RefusedError(f"{hook.attachment.value} of {hook.target} refused")
-            attached.fds.append(link)
-
-    def _load(self, program: str, hook: Hook, *, fresh: bool) -> int:
-        name = self._name_of(program)
-        if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
-            at_exit = hook.attachment is Attachment.FEXIT
+        for program in hook.programs:
+            # The same function again makes a second program, with a guard of its own.
             try:
-                return load_tracing(self._bcc, self._bpf, name, btf_id=hook.btf_id, at_exit=at_exit)
+                fd = self._load(program, hook)
+                attached.fds.append(fd)
+                attached.program_fds.append(fd)
+                attached.fds.append(self._link(fd, hook))
             except OSError as error:
                 raise _RefusedError(
                     f"{hook.attachment.value} of {hook.target}: {error.strerror}"
                 ) from error
-        types = self._bcc.BPF
-        raw = hook.attachment is Attachment.RAW_TRACEPOINT
-        if fresh:
-            # The same function again makes a second program, with a guard of its own.
-            self._bpf.funcs.pop(name)
-        try:
-            return int(self._bpf.load_func(name, types.RAW_TRACEPOINT if raw else types.KPROBE).fd)
-        except Exception as error:  # bcc raises bare Exception
-            raise _RefusedError(f"{hook.attachment.value} of {hook.target} refused") from error
 
-    def _name_of(self, program: str) -> bytes:
+    def _link(self, program_fd: int, hook: Hook) -> int:
+        if hook.attachment is Attachment.RAW_TRACEPOINT:
+            return open_raw_tracepoint(program_fd, hook.target)
+        if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
+            return open_raw_tracepoint(program_fd, None)
+        kind = 0 if hook.attachment is Attachment.KPROBE else 1
+        name = f"{'p' if kind == 0 else 'r'}_kleak_{os.getpid()}_{hook.target}".encode()
+        link = self._bcc.lib.bpf_attach_kprobe(program_fd, kind, name, hook.target.encode(), 0, 0)
+        if link < 0:
+            raise OSError(-link, "refused")
+        return int(link)
+
+    def _load(self, program: str, hook: Hook) -> int:
+        name = self._name_of(program)
+        code = self._programs[name]
+        if hook.attachment is Attachment.RAW_TRACEPOINT:
+            return load_program(name, ProgramType.RAW_TRACEPOINT, code)
+        if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
+            entry = hook.attachment is Attachment.FENTRY
+            attach_type = AttachType.FENTRY if entry else AttachType.FEXIT
+            return load_program(
+                name, ProgramType.TRACING, code, attach_type=attach_type, btf_id=hook.btf_id
+            )
+        return load_program(name, ProgramType.KPROBE, code)
+
+    def _name_of(self, program: str) -> str:
         """Return what bcc's KFUNC_PROBE made of a name: newer releases put vmlinux__ before it."""
-        names = [program.encode()]
         kind, _, function = program.partition("__")
-        if kind in ("kfunc", "kretfunc"):
-            names.append(f"{kind}__vmlinux__{function}".encode())
-        for name in names:
-            if self._bcc.lib.bpf_function_start(self._bpf.module, name):
+        for name in (program, f"{kind}__vmlinux__{function}"):
+            if name in self._programs:
                 return name
         raise _RefusedError(f"{program} was not compiled")
 
@@ -310,9 +339,12 @@ class Tracer:
         for attached in self._attached:
             self._detach(attached)
         self._attached.clear()
-        if self._bpf is not None:
-            self._bpf.cleanup()
-            self._bpf = None
+        for bell in self._bells:
+            bell.close()
+        self._bells.clear()
+        for opened in self._maps.values():
+            opened.close()
+        self._maps.clear()
 
     # --- steering -----------------------------------------------------------------------------
 
@@ -322,7 +354,7 @@ class Tracer:
         Modules do it by themselves, as they load and unload. Returns the number that allocations
         are booked under from now on: a greater one with each ``cycle``.
         """
-        scopes = self._bpf["scopes"]
+        scopes = self._maps["scopes"]
         scope = scopes[ctypes.c_int(0)]
         scope.counting = int(counting)
         if cycle is not None:
@@ -337,14 +369,14 @@ class Tracer:
         allocated and freed is remembered for stacks of which something else is outstanding;
         ``evicted_stacks`` counts the others.
         """
-        totals, stacks = self._bpf["totals"], self._bpf["stacks"]
-        before = self._bpf["scopes"][ctypes.c_int(0)].cycle
+        totals, stacks = self._maps["totals"], self._maps["stacks"]
+        before = self._maps["scopes"][ctypes.c_int(0)].cycle
         current = self.count_allocations(True, cycle=self._epochs.cycle_of(before))
         wait_for_grace_period()
         needed: set[int] = set()
         numbers: set[int] = set()
         over = []
-        for key, leaf in _rows(totals):
+        for key, leaf in totals.rows():
             if key.cycle < current and leaf.allocated == leaf.freed:
                 over.append((key, leaf))
             else:
@@ -358,7 +390,7 @@ class Tracer:
         gone = drop_stacks(stacks, needed)
         # A program may have found a stack there just before, and made a row for it just after.
         wait_for_grace_period()
-        wanted = {key.stack for key, _ in _rows(totals)}.intersection(gone)
+        wanted = {key.stack for key, _ in totals.rows()}.intersection(gone)
         for stack in wanted:
             stacks[stacks.Key(stack)] = gone[stack]
         self.evicted_stacks += len(gone) - len(wanted)
@@ -371,13 +403,13 @@ class Tracer:
         """
         if self._symbols is not None or len(modules) > len(self._modules):
             raise ValueError("a tracer can be reset to as many modules as it was made for")
-        scopes = self._bpf["scopes"]
+        scopes = self._maps["scopes"]
         scopes[ctypes.c_int(0)] = scopes.Leaf()  # nothing counts from here on
-        addresses = [_address(key) for key, _ in _rows(self._bpf["outstanding"])]
-        slots = self._bpf["module_slots"]
+        addresses = [_address(key) for key, _ in self._maps["outstanding"].rows()]
+        slots = self._maps["module_slots"]
         for number in range(len(self._modules)):
             slots[ctypes.c_int(number)] = slots.Leaf()
-            self._bpf["load_of_slot"][ctypes.c_int(number)] = ctypes.c_uint32(0)
+            self._maps["load_of_slot"][ctypes.c_int(number)] = ctypes.c_uint32(0)
         for name in (
             "outstanding",
             "totals",
@@ -386,10 +418,10 @@ class Tracer:
             "claimed_loads",
             "reused_by_cache",
         ):
-            table = self._bpf[name]
-            for key in [key for key, _ in table.items_lookup_batch()]:
+            table = self._maps[name]
+            for key in [key for key, _ in table.rows()]:
                 table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))
-        ledger_filter = self._bpf["ledger_filter"]
+        ledger_filter = self._maps["ledger_filter"]
         for address in addresses:
             ledger_filter[ctypes.c_int(_filter_slot(address))] = ledger_filter.Leaf(0)
         self._before = self._raw_counters()
@@ -401,13 +433,15 @@ class Tracer:
         """Give back the memory of the compiler, for a tracer that lives long."""
         release_compiler()
 
-    def table(self, name: str) -> Any:
-        """Return bcc's view of a map, for programs that have a module of their own here."""
-        return self._bpf[name]
+    def table(self, name: str) -> Map:
+        """Return a map, for programs that have a module of their own here."""
+        return self._maps[name]
 
-    def wait_for_events(self, seconds: float) -> None:
-        """Sleep until a program announces something, for ``seconds`` at most."""
-        self._bpf.perf_buffer_poll(max(1, int(seconds * 1000)))
+    def bell(self, name: str) -> Bell:
+        """Return what waits for a ring buffer. Raises OSError where the kernel refuses."""
+        bell = Bell(self._maps[name])
+        self._bells.append(bell)
+        return bell
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -421,7 +455,7 @@ class Tracer:
         """Where the kernel maps memory, if it is known and a page was seen."""
         if "ADDRESS_PAGE_OFFSET_BASE" not in self._plan.constants:
             return None
-        return int(self._bpf["page_layouts"][ctypes.c_int(0)].direct) or None
+        return int(self._maps["page_layouts"][ctypes.c_int(0)].direct) or None
 
     @property
     def sees_kfree_rcu(self) -> bool:
@@ -439,8 +473,8 @@ class Tracer:
         """Return the loads of modules in scope, first one first."""
         if not self._modules:
             return ()
-        count = self._bpf["scopes"][ctypes.c_int(0)].loads
-        table = self._bpf["loads"]
+        count = self._maps["scopes"][ctypes.c_int(0)].loads
+        table = self._maps["loads"]
         found = []
         for number in range(min(count, MAX_LOADS)):
             leaf = table[ctypes.c_int(number)]
@@ -457,7 +491,7 @@ class Tracer:
 
     def totals(self) -> list[StackTotal]:
         """Return the totals of every stack in every cycle; there may be several rows of one."""
-        rows = [self._total(key, leaf) for key, leaf in _rows(self._bpf["totals"])]
+        rows = [self._total(key, leaf) for key, leaf in self._maps["totals"].rows()]
         return [*rows, *self._epochs.dropped()]
 
     def _total(self, key: Any, leaf: Any) -> StackTotal:
@@ -475,21 +509,21 @@ class Tracer:
 
     def batches(self, name: str, key: Sequence[str], leaf: Sequence[str]) -> Batches:
         """Return a reader of some fields of a map, for one that is read again and again."""
-        return Batches(self._bcc.lib, self._bpf[name], key, leaf)
+        return Batches(self._bcc.lib, self._maps[name], key, leaf)
 
     def stack(self, key: int) -> tuple[int, ...]:
         """Return one stack. Raises KeyError if there is none."""
-        table = self._bpf["stacks"]
+        table = self._maps["stacks"]
         leaf = table[table.Key(key)]
         return tuple(leaf.frames[: leaf.depth])
 
     def stacks(self) -> dict[int, tuple[int, ...]]:
         """Return the stacks by their key: return addresses, innermost first."""
-        return {key: tuple(leaf.frames[: leaf.depth]) for key, leaf in _rows(self._bpf["stacks"])}
+        return {key: tuple(leaf.frames[: leaf.depth]) for key, leaf in self._maps["stacks"].rows()}
 
     def outstanding(self) -> Iterator[LedgerEntry]:
         """Return the outstanding allocations, in no order."""
-        for key, leaf in _rows(self._bpf["outstanding"]):
+        for key, leaf in self._maps["outstanding"].rows():
             yield LedgerEntry(
                 _address(key) & ~_KEY_BITS,
                 leaf.stack,
@@ -506,7 +540,7 @@ class Tracer:
         """Return by slab cache how often an address came up again whose free went unseen."""
         return {
             key.name.decode(errors="replace") or f"objects of {key.size} bytes": leaf
-            for key, leaf in _rows(self._bpf["reused_by_cache"])
+            for key, leaf in self._maps["reused_by_cache"].rows()
         }
 
     def counters(self) -> Counters:
@@ -514,13 +548,13 @@ class Tracer:
         return self._raw_counters().since(self._before)
 
     def _raw_counters(self) -> Counters:
-        table = self._bpf["counters"]
+        table = self._maps["counters"]
         counted = {name: sum(table[ctypes.c_int(number)]) for number, name in enumerate(_COUNTERS)}
         missed = {
             attached.event: tuple(missed_runs(fd) for fd in attached.program_fds)
             for attached in self._attached
         }
-        marks = self._bpf["event_marks"]
+        marks = self._maps["event_marks"]
         made_good = {
             event: sum(on_cpu.made_good for on_cpu in marks[ctypes.c_int(number)])
             for number, event in enumerate(_COPIED_EVENTS)
@@ -531,11 +565,6 @@ class Tracer:
 
 class _RefusedError(Exception):
     """One way to attach did not work; the next one may."""
-
-
-def _rows(table: Any) -> Iterator[tuple[Any, Any]]:
-    # In batches: a call for each key takes minutes for a million. An empty map gives no batch.
-    yield from table.items_lookup_batch()
 
 
 def _address(key: int) -> int:
