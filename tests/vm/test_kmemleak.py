@@ -85,7 +85,7 @@ def test_kmemleak_agrees_on_every_object_of_its_own_test(guest: Guest) -> None:
     for site in report["sites"]:
         if site["frames"][0]["module"] == "kmemleak_test":
             number = site["outstanding"]["count"]
-            assert said(site) == f"kmemleak found no pointer to any of the {number}: nothing can free it"
+            assert said(site).startswith(f"kmemleak found no pointer to any of the {number}:")
             assert site["verdict"] == "confirmed"
 
 
