@@ -19,27 +19,29 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     outstanding = sum(tally.outstanding.count for tally in site.cycles)
     if said.unreferenced:
         which = _share(said.unreferenced, outstanding)
-        return Finding(Fact.UNREFERENCED, f"found no pointer to {which}: nothing can free it")
+        says = f"kmemleak found no pointer to {which}: nothing can free it"
+        return Finding(Fact.UNREFERENCED, says)
     if said.same_stack:
         return Finding(
             Fact.UNREFERENCED,
-            f"found no pointer to {said.same_stack} allocated here: nothing can free it",
+            f"kmemleak found no pointer to {said.same_stack} allocated here: nothing can free it",
         )
     if said.referenced:
         return Finding(
             Fact.REFERENCED,
-            "tracks it and found a pointer to it: something else still refers to it, or a stale "
-            "value looks so",
+            "kmemleak tracks it and found a pointer to it: something else still refers to it, or "
+            "a stale value looks so",
         )
     if said.own:
         return Finding(
             Fact.OWN_REFERENCE,
-            "found a pointer to it; one is in the data of the unloaded module, which this kernel "
-            "kept with its allocation tags",
+            "kmemleak found a pointer to it; one is in the data of the unloaded module, which this "
+            "kernel kept with its allocation tags",
         )
     if said.asked and not said.known and site.allocator in ALWAYS_TRACKED:
         return Finding(
-            Fact.NOT_TRACKED, "knows no such object: it was freed, and the tracer missed that"
+            Fact.NOT_TRACKED,
+            "kmemleak knows no such object: it was freed, and the tracer missed that",
         )
     return None
 
