@@ -83,7 +83,7 @@ def close(process: subprocess.Popen[str], ledger: LiveLedger) -> Reading:
 
 
 def test_what_is_not_outstanding_makes_room() -> None:
-    watch = Watch(("do_signalfd4", *KINDS), (), None, None, Limits(4096, STACKS, 2 * STACKS))
+    watch = Watch(("do_signalfd4", *KINDS), (), None, None, Limits(4096, STACKS, 4 * STACKS))
     with load() as process, open_ledger(watch, Silence()) as ledger:
         keep(process, KEPT)
         assert contexts(ledger.read()) == Tally(KEPT, 8 * KEPT)
