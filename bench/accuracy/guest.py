@@ -76,7 +76,7 @@ def main() -> int:
     wanted = set(sys.argv[4:]) or {case.name for case in CASES}
     cases = [case for case in CASES if case.name in wanted]
     os.environ["PATH"] += ":/sbin:/usr/sbin"
-    subprocess.run(["modprobe", "loop"], check=False)  # some kernels have it built in, or not at all
+    subprocess.run(["modprobe", "loop"], check=False)  # not all kernels have it
     progress = Silence()
     subprocess.run(["insmod", keeper], check=True)
     first = run_of(CASES[0], corpus)
