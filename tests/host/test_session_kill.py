@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kleak.stacks import is_bookkeeping, only_interrupted
 from kleak.store.reader import read_session
 
 KILLS = 6
@@ -60,8 +61,15 @@ def test_a_killed_run_keeps_its_cycles(tmp_path, seed):
     assert cycles - 1 <= len(found.cycles) <= cycles
     assert found.circumstances.planned_cycles == CYCLES
     assert not found.circumstances.finished
-    assert len(found.sites) == 2  # struct pipe_inode_info, and the array of its buffers
-    for site in found.sites:
+    # What judging sets aside is in the file as well: the slab allocator's own vectors now and then.
+    sites = [
+        site
+        for site in found.sites
+        if not is_bookkeeping(site.frames, site.allocator)
+        and not only_interrupted(site.frames, found.target)
+    ]
+    assert len(sites) == 2  # struct pipe_inode_info, and the array of its buffers
+    for site in sites:
         # The pipe that tells of the others is closed when its cycle is over; in the last cycle
         # its free may have come after the save.
         kept = [tally.outstanding.count for tally in site.cycles]
@@ -89,10 +97,10 @@ def test_a_whole_run_leaves_a_session_under_a_default_name(tmp_path):
         *["unloaded", "settled"] * 3,
         "end",
     ]
-    assert [len(site.kept) for site in found.sites] == [5, 5]
+    assert sorted(len(site.kept) for site in found.sites)[-2:] == [5, 5]
     (setting,) = found.circumstances.settings
     assert (setting.path, setting.restored) == ("/proc/sys/kernel/kptr_restrict", True)
-    (answer,) = found.circumstances.answers
+    (answer,) = [one for one in found.circumstances.answers if one.witness == "vmallocinfo"]
     assert answer.text.startswith("0xff")
     again = kleak("report", path.name, cwd=tmp_path)
     shown, _ = again.communicate(timeout=60)
