@@ -41,8 +41,9 @@ def test_six_cycles_survive_a_panic_in_the_seventh(
     report = judge(found)
     assert not report.trust.complete
     assert report.trust.lost["cycles_cut_off"] == PLANNED - PANIC_IN + 1
-    assert report.trust.notes[-2 if "bookkeeping" in report.trust.notes[-1] else -1].endswith(
-        "in cycle 7 of 9: cycles 1 to 6 are saved, cycle 7 is missing"
+    assert any(
+        note.endswith("in cycle 7 of 9: cycles 1 to 6 are saved, cycle 7 is missing")
+        for note in report.trust.notes
     )
     leaks = {str(site.frames[0].symbol).partition(".")[0]: site for site in report.sites}
     assert {"forget_rings", "lose_sessions", "forget_buffers", "leaky_init"} <= set(leaks)
