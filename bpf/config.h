@@ -49,3 +49,4 @@
 #endif
 /* Orders of page blocks are below this: MAX_ORDER of mm.h and 1 or 2 more. */
 #define PAGE_ORDERS 12
+#define PAGE_ORDERS_ROUNDED 16 /* to a power of two */

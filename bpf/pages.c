@@ -39,7 +39,7 @@ static __always_inline u64 page_key(u64 page)
 #endif
 
 struct orders_seen {
-	u8 seen[PAGE_ORDERS];
+	u8 seen[PAGE_ORDERS_ROUNDED];
 };
 
 /* Which orders of blocks were ever booked: a free looks for the heads of these only. */
@@ -47,12 +47,14 @@ BPF_ARRAY(page_orders, struct orders_seen, 1);
 
 static __always_inline void enter_pages(u64 key, u32 order, struct allocation *allocation)
 {
-	u32 zero = 0;
+	u32 zero = 0, slot = order;
 	struct orders_seen *orders = page_orders.lookup(&zero);
 
 	if (!orders || order >= PAGE_ORDERS)
 		return;
-	orders->seen[order] = 1;
+	/* For the verifier of 6.1: it forgets what was checked of a register that is spilled. */
+	keep_bound(slot);
+	orders->seen[slot & (PAGE_ORDERS_ROUNDED - 1)] = 1;
 	allocation->size = allocation->requested = (u64)PAGE_BYTES << order;
 	allocation->order = order;
 	enter(key, allocation);
