@@ -33,7 +33,7 @@ from kleak.capture.headers import bcc_environment, find_headers
 from kleak.capture.kernel_state import read_kernel_table
 from kleak.capture.machine import setting
 from kleak.capture.records import Limits
-from kleak.capture.run_session import find_scope
+from kleak.capture.scope import NamedScope
 from kleak.capture.tracer import Tracer
 
 # Operations of each process of a load: about a third of a second untraced.
@@ -61,7 +61,7 @@ Programs = dict[tuple[int, str], tuple[int, int, int]]
 def kleak(scope: tuple[str, ...]) -> Iterator[None]:
     """Trace a scope."""
     table = read_kernel_table()
-    symbols = find_scope(table, scope).symbols
+    symbols = NamedScope(scope).find(table).symbols
     plan = make_plan(read_btf(), table, modules=False)
     limits = Limits(outstanding=262144)
     with Tracer(plan, find_headers(), symbols=symbols, limits=limits) as tracer:

@@ -8,8 +8,10 @@ import json
 import mmap
 import os
 import select
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from kleak.capture.bpf_syscall import (
 _PERCPU_ARRAY = 6  # enum bpf_map_type
 _RINGBUF = 27
 _ROWS_AT_ONCE = 32768
+_FIELDS_AT_ONCE = 1024
 _POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 
 # The names by which bcc describes C types (str2ctype of its Python package).
@@ -107,7 +110,26 @@ class Map:
 
         In batches: a call for each key takes minutes for a million.
         """
-        number = min(self._max_entries, _ROWS_AT_ONCE)
+        for keys, values, count in self._batches(_ROWS_AT_ONCE):
+            yield from zip(keys[:count], values[:count], strict=True)
+
+    def fields(
+        self, key_fields: Sequence[str], leaf_fields: Sequence[str]
+    ) -> Iterator[tuple[int, ...]]:
+        """Chosen fields of each key and value, in one tuple, without an object of either.
+
+        They are integers, named in the order of their C declaration; a key that is an integer
+        has none. For maps that are read again and again: it takes little memory.
+        """
+        key, leaf = _layout(self.Key, key_fields), _layout(self.Leaf, leaf_fields)
+        for keys, values, count in self._batches(_FIELDS_AT_ONCE):
+            pairs = zip(key.iter_unpack(keys), leaf.iter_unpack(values), strict=True)
+            for of_key, of_leaf in islice(pairs, count):
+                yield of_key + of_leaf
+
+    def _batches(self, number: int) -> Iterator[tuple[Any, Any, int]]:
+        """Arrays of keys and of values, of which so many are filled."""
+        number = min(self._max_entries, number)
         here, there = ctypes.c_uint64(), ctypes.c_uint64()
         batch = Batch(map_fd=self.fd, out_batch=ctypes.addressof(there))
         ended = False
@@ -125,7 +147,7 @@ class Map:
                     raise
                 number *= 2  # than which a bucket has more entries
                 continue
-            yield from zip(keys[: batch.count], values[: batch.count], strict=True)
+            yield keys, values, batch.count
             here.value = there.value
             batch.in_batch = ctypes.addressof(here)
 
@@ -175,6 +197,16 @@ def possible_cpus() -> int:
     """Return how many CPUs this kernel may have: so many values a per-CPU map has of a key."""
     last = _POSSIBLE_CPUS.read_text().strip().split(",")[-1]
     return int(last.split("-")[-1]) + 1
+
+
+def _layout(kind: Any, fields: Sequence[str]) -> struct.Struct:
+    """Return the layout of a ctypes type, in which only ``fields`` are unpacked."""
+    layout, at = "=", 0
+    for name in fields:
+        field = getattr(kind, name)
+        layout += f"{field.offset - at}x{'IQ'[field.size == 8]}"
+        at = field.offset + field.size
+    return struct.Struct(f"{layout}{ctypes.sizeof(kind) - at}x")
 
 
 def _decode_type(described: Any) -> Any:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from enum import IntEnum
 
 _NUMBER = {"x86_64": 321, "aarch64": 280}
+_LOAD_TRIES = 5
 
 
 class Command(IntEnum):
@@ -175,6 +176,10 @@ def load_program(
         expected_attach_type=attach_type,
         attach_btf_id=btf_id,
     )
+    # The verifier breaks off where a signal is pending; its handler has run when we are here again.
+    for _ in range(_LOAD_TRIES):
+        with suppress(BlockingIOError):
+            return allocate(Command.PROG_LOAD, attributes)
     return allocate(Command.PROG_LOAD, attributes)
 
 

@@ -6,11 +6,11 @@ constants, so nothing here or there depends on a kernel version: an event is the
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
 from kleak.capture.allocators import ALLOCATORS
+from kleak.capture.bpf_maps import possible_cpus
 from kleak.capture.hooks import Event, Plan, arguments, offset, tracepoint
 from kleak.capture.page_events import add_pages
 from kleak.errors import UnsupportedError
@@ -49,7 +49,7 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
     """
     plan = Plan()
     plan.constants.update(_probe_words(btf))
-    plan.constants["POSSIBLE_CPUS"] = os.sysconf("SC_NPROCESSORS_CONF")
+    plan.constants["POSSIBLE_CPUS"] = possible_cpus()
     for add in ALLOCATORS:
         add(btf, plan)
     add_pages(btf, table, plan)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from kleak.capture.bcc_library import release_compiler
 from kleak.capture.circumstances import Observer
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
@@ -16,12 +17,12 @@ from kleak.capture.modules import loaded_modules
 from kleak.capture.processes import follow_running, tasks_refused
 from kleak.capture.recording import losses, read_session
 from kleak.capture.records import Counters, Limits
-from kleak.capture.run_session import find_scope
+from kleak.capture.scope import NamedScope
 from kleak.capture.sites import allocator_of, guard_bytes_of
 from kleak.capture.tracer import FAMILIES, Tracer
 from kleak.errors import UsageError
 from kleak.live import Held, LiveSite, Reading, Since
-from kleak.model import Cycle, Frame, Session, Target
+from kleak.model import Cycle, Frame, Session
 from kleak.progress import Progress
 from kleak.stacks import strip_tracer
 from kleak.symbols.kernel_table import KernelTable
@@ -33,31 +34,24 @@ _SHARE_OF_AGES = 1 / 250
 _SPARE_NAMES = 1024
 _MODULES_EVERY_NS = 1_000_000_000
 
+# Fields that are read of a row of totals (key, value), and of an outstanding allocation.
+_TOTALED = (
+    ("stack", "cycle", "family"),
+    ("allocated", "allocated_bytes", "freed", "freed_bytes"),
+)
+_AGED = ("stack", "time_ns", "cycle", "family")
+
 _Place = tuple[int, int]  # a stack's key and the number of a family
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What counts: ``scope`` are globs of kernel functions, ``modules`` names of loaded modules;
-    with neither, the whole kernel. ``pid``: only what that process and those that it starts
-    allocate.
-    """
+    """What counts. ``pid``: only what that process and those that it starts allocate."""
 
-    scope: tuple[str, ...]
-    modules: tuple[str, ...]
+    scope: NamedScope
     pid: int | None
     headers: str | None
     limits: Limits
-
-    @property
-    def scope_names(self) -> tuple[str, ...]:
-        """What counts, by name; modules in brackets, as the kernel prints them on stacks."""
-        return (*self.scope, *(f"[{name}]" for name in self.modules)) or ("*",)
-
-    @property
-    def target(self) -> Target:
-        """What is observed."""
-        return Target("symbols", ",".join(self.scope_names))
 
 
 @contextmanager
@@ -69,7 +63,7 @@ def open_ledger(watch: Watch, progress: Progress) -> Iterator[LiveLedger]:
     """
     progress.say("reading the kernel's types and symbols")
     table = read_kernel_table()
-    scope = find_scope(table, watch.scope, watch.modules)
+    scope = watch.scope.find(table)
     by_process = watch.pid is not None
     tracer = Tracer(
         make_plan(read_btf(), table, modules=False, processes=by_process),
@@ -81,7 +75,7 @@ def open_ledger(watch: Watch, progress: Progress) -> Iterator[LiveLedger]:
     )
     progress.say("compiling and attaching")
     with tracer:
-        tracer.release_compiler()
+        release_compiler()
         if watch.pid is not None:
             follow_running(tracer, watch.pid)
         yield LiveLedger(tracer, table, watch)
@@ -95,15 +89,7 @@ class LiveLedger:
         self._tracer = tracer
         self._watch = watch
         self._names = _Names(tracer, table)
-        self._totals = tracer.batches(
-            "totals",
-            ("stack", "cycle", "family"),
-            ("allocated", "allocated_bytes", "freed", "freed_bytes"),
-        )
-        self._outstanding = tracer.batches(
-            "outstanding", (), ("stack", "time_ns", "cycle", "family")
-        )
-        self._observer = Observer(watch.scope_names, 1)
+        self._observer = Observer(watch.scope.names, 1)
         self._observer.sample("start", 0, ())
         self._evict_at = watch.limits.stacks // 2
         self._full = 0
@@ -137,7 +123,7 @@ class LiveLedger:
         start: dict[_Place, list[int]] = {}
         marked: dict[_Place, list[int]] = {}
         mark = self._mark
-        for stack, cycle, family, made, made_bytes, freed, freed_bytes in self._totals.rows():
+        for stack, cycle, family, made, made_bytes, freed, freed_bytes in self._rows_of_totals():
             rows += 1
             stacks.add(stack)
             if made <= freed:
@@ -187,7 +173,7 @@ class LiveLedger:
             )
         return read_session(
             self._tracer,
-            self._watch.target,
+            self._watch.scope.target,
             cycles,
             lambda address, cycle: self._names.resolve(address),
             self._observer,
@@ -196,6 +182,9 @@ class LiveLedger:
             kmemleak=NOT_ASKED,
             notes=notes,
         )
+
+    def _rows_of_totals(self) -> Iterator[tuple[int, ...]]:
+        return self._tracer.table("totals").fields(*_TOTALED)
 
     def _by_site(self, places: dict[_Place, list[int]], which: int) -> dict[LiveSite, Held]:
         held: dict[LiveSite, Held] = {}
@@ -216,7 +205,7 @@ class LiveLedger:
         began, worked_ns = time.monotonic_ns(), time.thread_time_ns()
         ages: dict[_Place, list[int]] = {}
         mark = self._mark
-        for stack, time_ns, cycle, family in self._outstanding.rows():
+        for stack, time_ns, cycle, family in self._tracer.table("outstanding").fields((), _AGED):
             known = ages.get((stack, family))
             if known is None:
                 ages[stack, family] = [time_ns, time_ns if cycle >= mark else 0]
@@ -245,7 +234,7 @@ class LiveLedger:
 
     def _fill(self) -> tuple[int, int]:
         """Number of rows, and of different stacks among them."""
-        seen = [row[0] for row in self._totals.rows()]
+        seen = [row[0] for row in self._rows_of_totals()]
         return len(seen), len(set(seen))
 
 

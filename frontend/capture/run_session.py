@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kleak.capture.circumstances import Observer, Recorder
@@ -13,13 +12,14 @@ from kleak.capture.kernel_state import read_kernel, read_kernel_table
 from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.processes import CommandFailedError, ProcessTree
 from kleak.capture.recording import read_session
-from kleak.capture.records import Limits, SymbolScope
+from kleak.capture.records import Limits
+from kleak.capture.scope import NamedScope
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
 from kleak.capture.tracer import Tracer
-from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError, UsageError
-from kleak.model import Cycle, Session, Target, Trust
+from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError
+from kleak.model import Cycle, Session, Trust
 from kleak.progress import Progress
-from kleak.symbols.kernel_table import KernelTable, TextRange
+from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.symboliser import Symboliser
 
 
@@ -27,16 +27,13 @@ from kleak.symbols.symboliser import Symboliser
 class CommandRun:
     """What to run, how often, and what counts.
 
-    ``scope`` are globs of kernel functions, ``modules`` names of loaded modules; with neither,
-    the whole kernel. ``by_process``: only what the command's process tree allocates.
-    ``tree_patience_s``: how long to wait for the rest of the tree, once the command itself ended.
-    ``keep`` outstanding allocations of a site are kept. ``kmemleak``: ask it, where the kernel has
-    it.
+    ``by_process``: only what the command's process tree allocates. ``tree_patience_s``: how long
+    to wait for the rest of the tree, once the command itself ended. ``keep`` outstanding
+    allocations of a site are kept. ``kmemleak``: ask it, where the kernel has it.
     """
 
     command: tuple[str, ...]
-    scope: tuple[str, ...]
-    modules: tuple[str, ...]
+    scope: NamedScope
     by_process: bool
     repeat: int
     tree_patience_s: float
@@ -44,48 +41,6 @@ class CommandRun:
     limits: Limits
     keep: int
     kmemleak: bool = True
-
-    @property
-    def scope_names(self) -> tuple[str, ...]:
-        """What counts, by name; modules in brackets, as the kernel prints them on stacks."""
-        return (*self.scope, *(f"[{name}]" for name in self.modules)) or ("*",)
-
-    @property
-    def target(self) -> Target:
-        """What is observed."""
-        return Target("symbols", ",".join(self.scope_names))
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Code that counts: of the kernel, and of loaded modules."""
-
-    symbols: SymbolScope | None
-    loaded: tuple[TextRange, ...]
-
-
-def find_scope(table: KernelTable, globs: Sequence[str], modules: Sequence[str] = ()) -> Scope:
-    """Return the code of the kernel functions that match, and of ``modules``.
-
-    ``*``, or nothing at all, is all of the kernel's text. Raises UsageError for a glob that
-    matches nothing, TargetError for a module that is not loaded.
-    """
-    loaded = []
-    for name in modules:
-        text = table.module_text(name.replace("-", "_"))
-        if text is None:
-            raise TargetError(f"module {name} is not loaded; kleak module loads it")
-        loaded.append(text)
-    if "*" in globs or not (globs or modules):
-        return Scope(SymbolScope((table.text,), everything=True), tuple(loaded))
-    ranges: list[TextRange] = []
-    for glob in globs:
-        found = table.ranges_of_glob(glob)
-        if not found:
-            raise UsageError(f"no function of this kernel matches {glob}")
-        ranges.extend(found)
-    symbols = SymbolScope(tuple(sorted(ranges, key=lambda text: text.start))) if ranges else None
-    return Scope(symbols, tuple(loaded))
 
 
 def trace_command(
@@ -99,7 +54,7 @@ def trace_command(
     """
     progress.say("reading the kernel's types and symbols")
     table = read_kernel_table()
-    scope = find_scope(table, run.scope, run.modules)
+    scope = run.scope.find(table)
     plan = make_plan(read_btf(), table, modules=False, processes=True)
     tracer = Tracer(
         plan,
@@ -110,7 +65,7 @@ def trace_command(
         limits=run.limits,
     )
     progress.say("compiling and attaching")
-    with tracer, Observer(run.scope_names, run.repeat) as observer:
+    with tracer, Observer(run.scope.names, run.repeat) as observer:
         return _Capture(run, tracer, table, progress, recorder, observer).run_all()
 
 
@@ -134,7 +89,7 @@ class _Capture:
         self._recorder = recorder
         self._kmemleak = Kmemleak(wanted=run.kmemleak)
         self._observer = observer
-        self._target = run.target
+        self._target = run.scope.target
         self._cycles: list[Cycle] = []
         self._notes: list[str] = []
 

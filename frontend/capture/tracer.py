@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from kleak.capture.batches import Batches
 from kleak.capture.bcc_library import (
     compile_image,
     compiler_output,
     first_error,
     import_bcc,
     missed_runs,
-    release_compiler,
     stack_depth,
 )
 from kleak.capture.bpf_maps import Bell, Map
@@ -429,12 +427,8 @@ class Tracer:
         self._modules = tuple(modules)
         self._set_scope()
 
-    def release_compiler(self) -> None:
-        """Give back the memory of the compiler, for a tracer that lives long."""
-        release_compiler()
-
     def table(self, name: str) -> Map:
-        """Return a map, for programs that have a module of their own here."""
+        """Return a map, for what has a module of its own here."""
         return self._maps[name]
 
     def bell(self, name: str) -> Bell:
@@ -506,10 +500,6 @@ class Tracer:
             leaf.freed_bytes,
             leaf.freed_requested,
         )
-
-    def batches(self, name: str, key: Sequence[str], leaf: Sequence[str]) -> Batches:
-        """Return a reader of some fields of a map, for one that is read again and again."""
-        return Batches(self._bcc.lib, self._maps[name], key, leaf)
 
     def stack(self, key: int) -> tuple[int, ...]:
         """Return one stack. Raises KeyError if there is none."""

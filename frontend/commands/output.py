@@ -214,27 +214,49 @@ def make_output(
     return output
 
 
-def session_options(command: _F) -> _F:
-    """Add the options that say what is saved, and where."""
+def scope_options(command: _F) -> _F:
+    """Add the options that say which code of the running kernel counts."""
     for option in (
         click.option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            type=click.Path(),
-            help="Session file to write, for kleak report. [default: kleak-TARGET-TIME.kleak]",
+            "--module",
+            "modules",
+            metavar="NAME",
+            multiple=True,
+            help="A module that is loaded already, whose functions count. "
+            "May be given several times.",
         ),
         click.option(
-            "--keep",
-            type=click.IntRange(0),
-            default=KEPT_OF_A_SITE,
-            show_default=True,
-            metavar="N",
-            help="Outstanding allocations of a site to save, with address, age and process.",
+            "--scope",
+            metavar="GLOB",
+            multiple=True,
+            help="Kernel functions that count, where they are on the stack of an allocation. "
+            "May be given several times. [default: the whole kernel]",
         ),
     ):
         command = option(command)
     return command
+
+
+keep_option = click.option(
+    "--keep",
+    type=click.IntRange(0),
+    default=KEPT_OF_A_SITE,
+    show_default=True,
+    metavar="N",
+    help="Outstanding allocations of a site to save, with address, age and process.",
+)
+
+
+def session_options(command: _F) -> _F:
+    """Add the options that say what is saved, and where."""
+    output = click.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=click.Path(),
+        help="Session file to write, for kleak report. [default: kleak-TARGET-TIME.kleak]",
+    )
+    return keep_option(output(command))
 
 
 @contextmanager

@@ -10,12 +10,14 @@ from kleak.analysis.judge import judge
 from kleak.capture.machine import require_root
 from kleak.capture.processes import CommandFailedError
 from kleak.capture.run_session import CommandRun, trace_command
+from kleak.capture.scope import NamedScope
 from kleak.commands.output import (
     kmemleak_option,
     make_limits,
     make_output,
     output_options,
     saved_session,
+    scope_options,
     session_options,
     tracer_options,
 )
@@ -26,20 +28,7 @@ from kleak.progress import make_progress
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="Example: sudo kleak run --by-process --repeat 3 -- ./exercise-pipes",
 )
-@click.option(
-    "--scope",
-    metavar="GLOB",
-    multiple=True,
-    help="Kernel functions that count, where they are on the stack of an allocation. "
-    "May be given several times. [default: the whole kernel]",
-)
-@click.option(
-    "--module",
-    "modules",
-    metavar="NAME",
-    multiple=True,
-    help="A module that is loaded already, whose functions count. May be given several times.",
-)
+@scope_options
 @click.option(
     "--by-process",
     is_flag=True,
@@ -96,8 +85,7 @@ def run(
     limits = make_limits(max_outstanding, max_stacks)
     command_run = CommandRun(
         command,
-        scope,
-        modules,
+        NamedScope(scope, modules),
         by_process,
         repeat,
         tree_timeout,
@@ -106,7 +94,7 @@ def run(
         keep,
         kmemleak=not no_kmemleak,
     )
-    with saved_session(output, command_run.target.name) as session_file:
+    with saved_session(output, command_run.scope.target.name) as session_file:
         try:
             session, failure = trace_command(command_run, progress, session_file)
         finally:

@@ -14,9 +14,15 @@ import click
 
 from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
 from kleak.capture.machine import require_root
-from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.records import Limits
-from kleak.commands.output import default_name, make_limits, tracer_options_from
+from kleak.capture.scope import NamedScope
+from kleak.commands.output import (
+    default_name,
+    keep_option,
+    make_limits,
+    scope_options,
+    tracer_options_from,
+)
 from kleak.errors import KleakError, UsageError
 from kleak.live import ORDERS, Comparison, Reading, Refresh, Since, parse_filter
 from kleak.live_view import Action, View, press
@@ -33,20 +39,7 @@ _TEND_S = 10.0
 @click.command(
     epilog="Example: sudo kleak watch --scope 'ext4_*' --sort change",
 )
-@click.option(
-    "--scope",
-    metavar="GLOB",
-    multiple=True,
-    help="Kernel functions that count, where they are on the stack of an allocation. "
-    "May be given several times. [default: the whole kernel]",
-)
-@click.option(
-    "--module",
-    "modules",
-    metavar="NAME",
-    multiple=True,
-    help="A module that is loaded already, whose functions count. May be given several times.",
-)
+@scope_options
 @click.option(
     "--pid",
     type=click.IntRange(1),
@@ -91,14 +84,7 @@ _TEND_S = 10.0
     f"loopback if not given. [without a value: {DEFAULT_ADDRESS}]",
 )
 @click.option("-o", "--output", metavar="FILE", help="Save a session at the end, for kleak report.")
-@click.option(
-    "--keep",
-    type=click.IntRange(0),
-    default=KEPT_OF_A_SITE,
-    show_default=True,
-    metavar="N",
-    help="Outstanding allocations of a site to save, with address, age and process.",
-)
+@keep_option
 @tracer_options_from(_LIMITS)
 def watch(
     scope: tuple[str, ...],
@@ -128,11 +114,11 @@ def watch(
         if not Path(output).parent.is_dir():
             raise UsageError(f"{output}: there is no directory {Path(output).parent}")
     limits = make_limits(max_outstanding, max_stacks)
-    watched = Watch(scope, modules, pid, kernel_headers, limits)
+    watched = Watch(NamedScope(scope, modules), pid, kernel_headers, limits)
     view = View(order=sort, filter_text=filter_text)
     progress = make_progress()
     with ExitStack() as stack:
-        metrics = _Metrics(",".join(watched.scope_names))
+        metrics = _Metrics(",".join(watched.scope.names))
         if prometheus_address is not None:
             stack.enter_context(
                 MetricsServer(prometheus_address, metrics.page, prometheus.CONTENT_TYPE)
@@ -179,9 +165,9 @@ class _Watching:
         keep: int,
     ) -> None:
         self._ledger = ledger
-        self._target = watched.target
+        self._target = watched.scope.target
         process = "" if watched.pid is None else f", process {watched.pid}"
-        names = ", ".join(watched.scope_names)
+        names = ", ".join(watched.scope.names)
         scope = "whole kernel" if names == "*" else names
         self._title = f"{scope}{process}, Linux {os.uname().release}"
         self._view = view

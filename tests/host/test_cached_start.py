@@ -13,7 +13,7 @@ import pytest
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers, kernel_cache
 from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.run_session import find_scope
+from kleak.capture.scope import NamedScope
 from kleak.capture.tracer import Tracer
 from tests.build_modules import TOP
 
@@ -24,7 +24,7 @@ def test_second_start_compiles_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("KLEAK_KERNELS", str(kernel_cache()))  # the headers are there
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     table = read_kernel_table()
-    scope = find_scope(table, ("do_signalfd4",))
+    scope = NamedScope(("do_signalfd4",)).find(table)
     plan = make_plan(read_btf(), table, modules=False)
     seen = []
     for compiled_before in (False, True):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
 from kleak.capture.records import Limits
+from kleak.capture.scope import NamedScope
 from kleak.live import Reading, Since
 from kleak.model import Tally
 from kleak.progress import Silence
@@ -83,7 +84,9 @@ def close(process: subprocess.Popen[str], ledger: LiveLedger) -> Reading:
 
 
 def test_what_is_not_outstanding_makes_room() -> None:
-    watch = Watch(("do_signalfd4", *KINDS), (), None, None, Limits(4096, STACKS, 4 * STACKS))
+    watch = Watch(
+        NamedScope(("do_signalfd4", *KINDS)), None, None, Limits(4096, STACKS, 4 * STACKS)
+    )
     with load() as process, open_ledger(watch, Silence()) as ledger:
         keep(process, KEPT)
         assert contexts(ledger.read()) == Tally(KEPT, 8 * KEPT)
@@ -121,7 +124,7 @@ def test_what_is_not_outstanding_makes_room() -> None:
 
 def test_nothing_is_miscounted_while_room_is_made() -> None:
     """Rows are dropped all the time while two processes allocate and free on them."""
-    watch = Watch(("do_signalfd4",), (), None, None, Limits())
+    watch = Watch(NamedScope(("do_signalfd4",)), None, None, Limits())
     with load() as one, load() as other, open_ledger(watch, Silence()) as ledger:
         keep(one, KEPT)
         ledger.mark()  # else the row could not go: it would have the kept ones too
@@ -146,7 +149,10 @@ def test_nothing_is_miscounted_while_room_is_made() -> None:
 
 
 def test_own_allocations_do_not_appear() -> None:
-    with load() as process, open_ledger(Watch((), (), None, None, Limits()), Silence()) as ledger:
+    with (
+        load() as process,
+        open_ledger(Watch(NamedScope(), None, None, Limits()), Silence()) as ledger,
+    ):
         keep(process, KEPT)
         for _ in range(KEPT):
             Path("/proc/self/smaps").read_text()
@@ -158,7 +164,7 @@ def test_own_allocations_do_not_appear() -> None:
 
 
 def test_maps_that_are_full_are_said() -> None:
-    watch = Watch(("do_signalfd4",), (), None, None, Limits(11, 2, 4))
+    watch = Watch(NamedScope(("do_signalfd4",)), None, None, Limits(11, 2, 4))
     with load() as process, open_ledger(watch, Silence()) as ledger:
         keep(process, KEPT)
         lost = ledger.read().lost
@@ -168,7 +174,7 @@ def test_maps_that_are_full_are_said() -> None:
 
 def test_only_one_process_and_what_it_starts() -> None:
     with load() as process, load() as other:
-        watch = Watch(("do_signalfd4",), (), process.pid, None, Limits())
+        watch = Watch(NamedScope(("do_signalfd4",)), process.pid, None, Limits())
         with open_ledger(watch, Silence()) as ledger:
             keep(process, KEPT)
             keep(other, LATER)

@@ -15,7 +15,7 @@ import pytest
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.run_session import find_scope
+from kleak.capture.scope import NamedScope
 from kleak.capture.tracer import Tracer
 from kleak.stacks import Frames, is_interrupt, strip_tracer
 from kleak.symbols.symboliser import Symboliser
@@ -76,7 +76,7 @@ def test_finds_what_the_full_walk_finds(
     it finds of each site must lie between what they do, whatever else this machine allocates.
     """
     table, btf = read_kernel_table(), read_btf()
-    symbols = find_scope(table, scope).symbols
+    symbols = NamedScope(scope).find(table).symbols
     with ExitStack() as stack:
         tracers = []
         for walks_all in (True, False, True):
