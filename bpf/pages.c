@@ -98,26 +98,43 @@ int on_mm_page_alloc_2(raw_tp *ctx)
 }
 
 /*
- * Pages by the array have no event but for one that was fetched singly. Those
- * that were in the array before the call are in the ledger, or not in scope.
+ * Pages in bulk have no event but for one that was fetched singly. Those that
+ * were in the array before the call are in the ledger, or not in scope. To a
+ * list, each new page was added at the head, so the new ones come first.
  */
 #ifdef ARGUMENT_ALLOC_PAGES_BULK_ARRAY
+static __always_inline void enter_one_of_bulk(u64 page, struct allocation *allocation)
+{
+	u64 key = page_key(page);
+
+	if (key && !find_outstanding(key))
+		enter_pages(key, 0, allocation);
+}
+
 static __always_inline int book_alloc_pages_bulk(void *ctx)
 {
 	u64 array = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_ARRAY), number = result_of(ctx);
 	struct allocation allocation = {};
-	u64 key;
+	u64 list = 0;
 
-	if (!array || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 0, 0) ||
+#ifdef ARGUMENT_ALLOC_PAGES_BULK_LIST
+	list = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_LIST);
+#endif
+	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 0, 0) ||
 	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, &allocation))
 		return 0;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);
 		if (i >= number)
 			return 0;
-		key = page_key(read_u64(array + i * sizeof(u64)));
-		if (key && !find_outstanding(key))
-			enter_pages(key, 0, &allocation);
+		if (array) {
+			enter_one_of_bulk(read_u64(array + i * sizeof(u64)), &allocation);
+			continue;
+		}
+#ifdef ARGUMENT_ALLOC_PAGES_BULK_LIST
+		list = read_u64(list); /* list_head.next */
+		enter_one_of_bulk(list - OFF_PAGE_LRU, &allocation);
+#endif
 	}
 	if (number > BULK_OBJECTS)
 		count(COUNT_BULK_BEYOND);

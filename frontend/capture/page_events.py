@@ -9,6 +9,7 @@ from kleak.capture.hooks import (
     Event,
     Plan,
     arguments,
+    offset,
     profiled,
     traced_function,
     tracepoint,
@@ -61,12 +62,16 @@ def add_pages(btf: Btf, table: KernelTable, plan: Plan) -> None:
         ),
     ]
     bulk = traced_function(btf, Attachment.FEXIT, ("alloc_pages_bulk_noprof", "__alloc_pages_bulk"))
-    if bulk:
-        parameters = btf.function_parameters(bulk[0].target) or ()
-        if "page_array" not in parameters:
-            bulk = ()
-        else:
-            constants["ARGUMENT_ALLOC_PAGES_BULK_ARRAY"] = parameters.index("page_array")
+    parameters = btf.function_parameters(bulk[0].target) if bulk else None
+    if parameters is None or "page_array" not in parameters:
+        bulk = ()
+    else:
+        constants["ARGUMENT_ALLOC_PAGES_BULK_ARRAY"] = parameters.index("page_array")
+        # To a list until commit c8b979530f27 ("mm: alloc_pages_bulk_noprof: drop page_list
+        # argument"), v6.14.
+        if "page_list" in parameters:
+            constants["ARGUMENT_ALLOC_PAGES_BULK_LIST"] = parameters.index("page_list")
+            constants["OFF_PAGE_LRU"] = offset(btf, "page", "lru")
     plan.events.append(
         Event("alloc_pages_bulk", bulk, "pages allocated in bulk cannot be seen here")
     )

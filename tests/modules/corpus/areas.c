@@ -29,12 +29,50 @@ static noinline int leak_vzalloc_large(void)
 	return 0;
 }
 
+static noinline int leak_vmalloc_user(void)
+{
+	for (int i = 0; i < five; i++) {
+		void *p = vmalloc_user(5000);
+
+		forget(p);
+	}
+	return 0;
+}
+
+static noinline int leak_vmalloc_huge(void)
+{
+	for (int i = 0; i < two; i++) {
+		void *p = vmalloc_huge(4 << 20, GFP_KERNEL);
+
+		forget(p);
+	}
+	return 0;
+}
+
 static noinline int leak_kvmalloc_area(void)
 {
 	for (int i = 0; i < two; i++) {
 		void *p = kvmalloc(6 << 20, GFP_KERNEL);
 
 		forget(p);
+	}
+	return 0;
+}
+
+/* A macro, without the old size, since commit 590b9d576cae ("mm: kvmalloc: align kvrealloc() with krealloc()", v6.12). */
+#ifdef kvrealloc
+#define grow(p, old_bytes, bytes) kvrealloc(p, bytes, GFP_KERNEL)
+#else
+#define grow(p, old_bytes, bytes) kvrealloc(p, old_bytes, bytes, GFP_KERNEL)
+#endif
+
+/* From slab into an area of its own: the slab object is freed. */
+static noinline int leak_kvrealloc(void)
+{
+	for (int i = 0; i < three; i++) {
+		void *p = kvmalloc(3000, GFP_KERNEL), *q = grow(p, 3000, 6 << 20);
+
+		forget(q);
 	}
 	return 0;
 }
@@ -132,7 +170,10 @@ static int start_dma_pool(void)
 
 const struct corpus_case area_cases[] = { { "vmalloc", leak_vmalloc },
 					  { "vzalloc_large", leak_vzalloc_large },
+					  { "vmalloc_user", leak_vmalloc_user },
+					  { "vmalloc_huge", leak_vmalloc_huge },
 					  { "kvmalloc_area", leak_kvmalloc_area },
+					  { "kvrealloc", leak_kvrealloc },
 					  { "vmap_pages", leak_vmap_pages },
 					  { "ioremap", leak_ioremap },
 					  { "dma", start_dma, remove_device },

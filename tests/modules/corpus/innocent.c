@@ -75,6 +75,26 @@ static noinline int free_in_bulk(void)
 	return 0;
 }
 
+/* Objects of a cache of their own, which is destroyed, freed in three ways. */
+static noinline int free_objects_of_a_cache(void)
+{
+	struct kmem_cache *cache =
+		kmem_cache_create("corpus_typesafe", 120, 0, SLAB_TYPESAFE_BY_RCU, NULL);
+	void *objects[101];
+
+	if (!cache)
+		return -ENOMEM;
+	for (int i = 0; i < ARRAY_SIZE(objects); i++)
+		objects[i] = kmem_cache_alloc(cache, GFP_KERNEL);
+	for (int i = 0; i < 31; i++)
+		kfree(objects[i]);
+	for (int i = 31; i < 61; i++)
+		kmem_cache_free(cache, objects[i]);
+	kmem_cache_free_bulk(cache, ARRAY_SIZE(objects) - 61, objects + 61);
+	kmem_cache_destroy(cache);
+	return 0;
+}
+
 static noinline int grow_and_free(void)
 {
 	void *p = NULL, *larger;
@@ -236,6 +256,7 @@ const struct corpus_case innocent_cases[] = {
 	{ "innocent_headless_kfree_rcu", give_to_headless_kfree_rcu },
 	{ "innocent_call_rcu", give_to_call_rcu, wait_for_rcu },
 	{ "innocent_bulk", free_in_bulk },
+	{ "innocent_cache", free_objects_of_a_cache },
 	{ "innocent_krealloc", grow_and_free },
 	{ "innocent_sensitive", free_sensitive },
 	{ "innocent_other_cpu", free_on_another_cpu },

@@ -71,6 +71,26 @@ static noinline int leak_pages_bulk(void)
 	return 0;
 }
 
+/* Gone since commit c8b979530f27 ("mm: alloc_pages_bulk_noprof: drop page_list argument", v6.14). */
+#ifdef alloc_pages_bulk_list
+static noinline int leak_pages_bulk_list(void)
+{
+	struct page *page, *next;
+	int number = 0;
+	LIST_HEAD(pages);
+
+	alloc_pages_bulk_list(GFP_KERNEL, 11, &pages);
+	/* Five of eleven stay. */
+	list_for_each_entry_safe(page, next, &pages, lru)
+	{
+		list_del(&page->lru);
+		if (number++ >= 5)
+			__free_page(page);
+	}
+	return 0;
+}
+#endif
+
 static struct page_frag_cache fragments;
 
 /* One fragment is not freed, and the page that it is cut from stays with it. */
@@ -101,9 +121,17 @@ static noinline int leak_percpu_large(void)
 }
 
 const struct corpus_case page_cases[] = {
-	{ "alloc_pages", leak_alloc_pages },   { "free_page", leak_free_page },
-	{ "compound", leak_compound },	       { "pages_exact", leak_pages_exact },
-	{ "split_page", leak_split_page },     { "pages_bulk", leak_pages_bulk },
-	{ "page_frag", leak_page_frag },       { "percpu", leak_percpu },
-	{ "percpu_large", leak_percpu_large }, {}
+#ifdef alloc_pages_bulk_list
+	{ "pages_bulk_list", leak_pages_bulk_list },
+#endif
+	{ "alloc_pages", leak_alloc_pages },
+	{ "free_page", leak_free_page },
+	{ "compound", leak_compound },
+	{ "pages_exact", leak_pages_exact },
+	{ "split_page", leak_split_page },
+	{ "pages_bulk", leak_pages_bulk },
+	{ "page_frag", leak_page_frag },
+	{ "percpu", leak_percpu },
+	{ "percpu_large", leak_percpu_large },
+	{}
 };

@@ -62,8 +62,27 @@ static noinline int leak_device(void)
 	return 0;
 }
 
-const struct corpus_case string_cases[] = {
-	{ "kstrdup", leak_kstrdup }, { "kasprintf", leak_kasprintf },
-	{ "kmemdup", leak_kmemdup }, { "kobject_name", leak_kobject_name },
-	{ "device", leak_device },   {}
-};
+/* Managed memory of a device that is never released. */
+static noinline int leak_managed(void)
+{
+	struct device *dev = root_device_register("corpus");
+
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	for (int i = 0; i < seven; i++) {
+		void *p = devm_kzalloc(dev, 300, GFP_KERNEL);
+
+		forget(p);
+	}
+	get_device(dev);
+	root_device_unregister(dev);
+	return 0;
+}
+
+const struct corpus_case string_cases[] = { { "kstrdup", leak_kstrdup },
+					    { "kasprintf", leak_kasprintf },
+					    { "kmemdup", leak_kmemdup },
+					    { "kobject_name", leak_kobject_name },
+					    { "device", leak_device },
+					    { "managed", leak_managed },
+					    {} };
