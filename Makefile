@@ -48,7 +48,7 @@ bench-quick: setup ## the same in a minute: one round, fewer loads
 fuzz: setup ## a minute of damaged reports thrown at the parsers
 	@$(PYTHON) tests/fuzz_parsers.py --seconds 60
 
-accuracy: setup ## the corpus of leaks and innocents on both kernels; writes docs/accuracy.md
+accuracy: setup dev-kernel ## the corpus of leaks and innocents on three kernels; writes docs/accuracy.md
 	@$(PYTHON) -m bench.accuracy $(ARGS)
 
 bare-machine: setup ## prove .ci/provision on a bare debootstrap'ed Debian 12 (root)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.accuracy import page, peers
-from bench.accuracy.score import Score, is_exact, score, total
+from bench.accuracy.score import Ran, Score, is_exact, score, total
 from tests.build_modules import TOP
 from tests.corpus import CASES, DRIVERS, INNOCENTS, LEAKS, Case, Leak
 
@@ -80,8 +80,9 @@ def test_the_page_lists_every_exception() -> None:
         score(LEAK, record(site("leak_it", "possible", counts=(1, 1, 1)), lost={"x": 7})),
         score(INNOCENT, record(site("other"))),
     ]
-    text = page.render({"6.12": scores}, {}, expected=3)
-    assert "1 of 3 cases were not run." in text
+    text = page.render({"6.12": Ran(scores, absent=["brd"])}, expected=4)
+    assert "1 of 4 cases were not run." in text
+    assert "This kernel has no module `brd`." in text
     assert (
         "`kmalloc`: not found (best verdict of the true site: possible); counts are not exact"
         in text

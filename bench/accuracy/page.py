@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bench.accuracy.peers import PeerScore
-from bench.accuracy.score import Score, Total, total
+from bench.accuracy.score import Ran, Score, Total, total
 
 HEAD = """# Accuracy
 
@@ -29,40 +29,57 @@ A function counts as exact where its stacks have as many objects as it leaked in
 """
 
 
-def render(
-    scores: Mapping[str, Sequence[Score]],
-    others: Mapping[str, Sequence[PeerScore]],
-    *,
-    expected: int,
-) -> str:
-    """The page for the scores by kernel release. ``expected``: cases that a whole run has."""
-    parts = [HEAD, "## In total\n", summary(scores), ""]
-    if any(others.values()):
-        parts += [PEERS, *_peers(others), ""]
-    for release, ran in scores.items():
-        missing = expected - len(ran)
+WAYS = """## How each event is heard of
+
+The tracer takes the first way that the kernel offers. Raw tracepoints and fentry have a guard of
+their own each, so an interrupt loses nothing but what it interrupts; see limitations.md for what
+no way shows.
+"""
+
+
+def render(kernels: Mapping[str, Ran], *, expected: int) -> str:
+    """The page for what ran, by kernel release. ``expected``: cases that a whole run has."""
+    parts = [HEAD, "## In total\n", summary(kernels), ""]
+    if any(ran.peers for ran in kernels.values()):
+        parts += [PEERS, *_peers({release: ran.peers for release, ran in kernels.items()}), ""]
+    if any(ran.attached for ran in kernels.values()):
+        parts += [WAYS, *_ways(kernels), ""]
+    for release, ran in kernels.items():
+        missing = expected - len(ran.scores) - len(ran.absent)
         parts += [f"## {release}\n"]
+        if ran.absent:
+            parts += [f"This kernel has no module {', '.join(f'`{one}`' for one in ran.absent)}.\n"]
         if missing:
             parts += [f"{missing} of {expected} cases were not run.\n"]
-        exceptions = [line for one in ran for line in _exceptions(one)]
+        exceptions = [line for one in ran.scores for line in _exceptions(one)]
         parts += ["Exceptions:\n" if exceptions else "No exceptions.\n"]
         parts += [*exceptions, ""] if exceptions else []
         parts += _table(
             ("case", "cycles", "found", "verdict", "rank", "exact", "sites reported"),
-            [_row(one) for one in ran],
+            [_row(one) for one in ran.scores],
         )
         parts.append("")
     return "\n".join(parts)
 
 
-def summary(scores: Mapping[str, Sequence[Score]]) -> str:
+def summary(kernels: Mapping[str, Ran]) -> str:
     """The totals as a table, a row for each kernel and one for all."""
-    rows = [_total_row(release, total(ran)) for release, ran in scores.items()]
-    if len(scores) > 1:
-        rows.append(_total_row("all", total(one for ran in scores.values() for one in ran)))
-    names = ("kernel", "leaks", "recall", "precision", "true site first", "exact",
-             "innocents", "accused")  # fmt: skip
+    rows = [_total_row(release, total(ran.scores)) for release, ran in kernels.items()]
+    if len(kernels) > 1:
+        every = (one for ran in kernels.values() for one in ran.scores)
+        rows.append(_total_row("all", total(every)))
+    names = ("kernel", "leaks", "recall", "of these confirmed", "precision", "true site first",
+             "exact", "innocents", "accused")  # fmt: skip
     return "\n".join(_table(names, rows))
+
+
+def _ways(kernels: Mapping[str, Ran]) -> list[str]:
+    events = dict.fromkeys(event for ran in kernels.values() for event in ran.attached)
+    rows = [
+        (f"`{event}`", *(ran.attached.get(event, "") for ran in kernels.values()))
+        for event in events
+    ]
+    return _table(("event", *kernels), rows)
 
 
 def _peers(others: Mapping[str, Sequence[PeerScore]]) -> list[str]:
@@ -88,6 +105,7 @@ def _total_row(name: str, sums: Total) -> tuple[str, ...]:
         name,
         str(sums.leaks),
         f"{sums.recall:.3f} ({sums.found})",
+        str(sums.confirmed),
         f"{sums.precision:.3f} ({sums.right} of {sums.reported})",
         str(sums.first),
         str(sums.exact),

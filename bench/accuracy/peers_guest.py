@@ -60,7 +60,7 @@ def main() -> int:
     said = results / "memleak.out"
     with bcc_environment(find_headers()), said.open("w") as output:
         peer = subprocess.Popen(
-            ["python3", "-u", "/usr/sbin/memleak-bpfcc", "-T", "1000000", "-o", "1000",
+            ["/usr/bin/python3", "-u", "/usr/sbin/memleak-bpfcc", "-T", "1000000", "-o", "1000",
              str(INTERVAL_S)], stdout=output, stderr=subprocess.STDOUT)  # fmt: skip
     end = time.monotonic() + TIMEOUT_S
     while "Attaching" not in said.read_text() and time.monotonic() < end:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from bench.accuracy.peers import PeerScore
 from tests.corpus import Case, Leak
 
 REPORTED = ("confirmed", "likely")
@@ -35,6 +36,18 @@ class Score:
         return self.right > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What ran on one kernel. ``absent`` are the cases for which it has no module; ``attached``
+    is how the tracer heard of each event.
+    """
+
+    scores: Sequence[Score]
+    peers: Sequence[PeerScore] = ()
+    absent: Sequence[str] = ()
+    attached: Mapping[str, str] = field(default_factory=dict)
+
+
 def score(case: Case, record: Mapping[str, Any]) -> Score:
     """Compare the record of a case with its truth."""
     report = record["report"]
@@ -43,8 +56,6 @@ def score(case: Case, record: Mapping[str, Any]) -> Score:
     sites = report["sites"]
     reported = [site for site in sites if site["verdict"] in REPORTED]
     failure = record["failure"]
-    if case.init_may_fail and failure is None:
-        failure = None
     trust = report["trust"]
     losses = ", ".join(f"{name} {count}" for name, count in trust["lost"].items()) or None
     leak = case.leak
@@ -106,6 +117,7 @@ class Total:
 
     leaks: int
     found: int
+    confirmed: int
     first: int
     exact: int
     reported: int
@@ -132,6 +144,7 @@ def total(scores: Iterable[Score]) -> Total:
     return Total(
         leaks=len(leaks),
         found=sum(one.found for one in leaks),
+        confirmed=sum(one.verdict == "confirmed" for one in leaks),
         first=sum(one.rank == 1 for one in leaks),
         exact=sum(one.exact is True for one in leaks),
         reported=sum(one.reported for one in every),
