@@ -83,7 +83,7 @@ def find_kernel(name: str | None = None) -> Path:
         UsageError: nothing of that name, or it is no kernel image.
         UnsupportedError: no name given, and there is no kernel at all.
     """
-    cached = sorted(kernel_cache().glob("*/boot/vmlinuz-*"))
+    cached = sorted(kernel_cache().glob("[!.]*/boot/vmlinuz-*"))
     installed = sorted(Path("/boot").glob("vmlinuz-*"))
     if name is None:
         usual = [image for image in cached if not release_of(image).endswith(DEV_RELEASE)]

@@ -90,8 +90,8 @@ def in_guest(kernel: Path, results: Path, module: Sequence[object], timeout_s: f
     release = release_of(kernel)
 
     def show(data: bytes) -> None:
-        for line in data.decode(errors="replace").splitlines():
-            print(f"{release}: {line}", flush=True)
+        sys.stdout.write(data.decode(errors="replace").replace("\n", f" ({release})\n"))
+        sys.stdout.flush()
 
     result = boot(
         kernel,

@@ -82,10 +82,11 @@ def kernel_cache() -> Path:
 
 
 def _installed() -> Iterator[Path]:
+    # What begins with a dot in the cache is still being unpacked or built.
     patterns = (
         (Path("/usr/src"), "linux-headers-*"),
         (Path("/usr/src/kernels"), "*"),
-        (kernel_cache(), "*/usr/src/linux-headers-*"),
+        (kernel_cache(), "[!.]*/usr/src/linux-headers-*"),
     )
     for root, pattern in patterns:
         with suppress(PermissionError):  # root's cache, asked by somebody else

@@ -18,9 +18,9 @@ def header_trees():
     found = {}
     for root in roots:
         for marker in (
-            *root.glob("*/include/config/auto.conf"),
-            *root.glob("*/build/include/config/auto.conf"),
-            *root.glob("*/usr/src/*/include/config/auto.conf"),
+            *root.glob("[!.]*/include/config/auto.conf"),
+            *root.glob("[!.]*/build/include/config/auto.conf"),
+            *root.glob("[!.]*/usr/src/*/include/config/auto.conf"),
         ):
             tree = marker.parents[2].resolve()
             found[str(tree)] = tree
