@@ -71,8 +71,11 @@ static noinline int leak_pages_bulk(void)
 	return 0;
 }
 
-/* Gone since commit c8b979530f27 ("mm: alloc_pages_bulk_noprof: drop page_list argument", v6.14). */
-#ifdef alloc_pages_bulk_list
+/*
+ * Lists went with commit c8b979530f27 ("mm: alloc_pages_bulk_noprof: drop page_list argument", v6.14),
+ * after which the array's call got this name.
+ */
+#ifndef alloc_pages_bulk
 static noinline int leak_pages_bulk_list(void)
 {
 	struct page *page, *next;
@@ -121,7 +124,7 @@ static noinline int leak_percpu_large(void)
 }
 
 const struct corpus_case page_cases[] = {
-#ifdef alloc_pages_bulk_list
+#ifndef alloc_pages_bulk
 	{ "pages_bulk_list", leak_pages_bulk_list },
 #endif
 	{ "alloc_pages", leak_alloc_pages },
