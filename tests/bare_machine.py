@@ -30,12 +30,7 @@ from kleak.vm import find_kernel, kvm_works
 
 TOP = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kleak" / "bare-machine"
-MIRROR = "http://deb.debian.org"
-SOURCES = f"""\
-deb {MIRROR}/debian bookworm main
-deb {MIRROR}/debian bookworm-updates main
-deb {MIRROR}/debian-security bookworm-security main
-"""
+SUITE = "bookworm"
 LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 NETWORK = """\
 [Match]
@@ -87,20 +82,35 @@ FOUND = 1
 """kleak's exit status where it finds leaks."""
 
 
+def archives() -> dict[str, str]:
+    """Return where this machine gets Debian 12 from: URIs of archives by suite."""
+    answer = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Origin: Debian",
+         "Component: main", "Created-By: Packages"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    pairs = (line.split() for line in answer.stdout.splitlines())
+    found = {suite: uri for suite, uri in pairs if suite.split("-")[0] == SUITE}
+    if SUITE not in found:
+        sys.exit(f"apt knows no archive of Debian's {SUITE} here: apt-get update")
+    return found
+
+
 def make_image(image: Path) -> None:
     """Make the root of a bare Debian 12 and put it into the file system image ``image``."""
     image.parent.mkdir(parents=True, exist_ok=True)
+    sources = archives()
     with tempfile.TemporaryDirectory(dir=image.parent, prefix="root-") as scratch:
         root = Path(scratch) / "root"
         run(
             "debootstrap",
             "--variant=minbase",
             "--include=linux-image-amd64,systemd-sysv,sudo",
-            "bookworm",
+            SUITE,
             root,
-            f"{MIRROR}/debian",
+            sources[SUITE],
         )
-        configure(root)
+        configure(root, sources)
         unfinished = Path(scratch) / "image"
         run("mke2fs", "-q", "-t", "ext4", "-d", root, unfinished, "20G")
         for kind in ("vmlinuz", "initrd.img"):
@@ -108,10 +118,12 @@ def make_image(image: Path) -> None:
         unfinished.rename(image)
 
 
-def configure(root: Path) -> None:
+def configure(root: Path, sources: dict[str, str]) -> None:
     """Give the root what an installer would: archive, network, a user with sudo; and the job."""
     apt = root / "etc/apt"
-    (apt / "sources.list").write_text(SOURCES)
+    (apt / "sources.list").write_text(
+        "".join(f"deb {uri} {suite} main\n" for suite, uri in sources.items())
+    )
     # How this machine reaches the archive, and whose certificates it trusts, holds there too.
     settings = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True)
     kept = re.findall(r"^Acquire::(?:Check|https?::Proxy).*\n", settings.stdout, re.MULTILINE)
