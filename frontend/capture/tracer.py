@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -23,7 +25,7 @@ from kleak.capture.bpf_source import read_source
 from kleak.capture.bpf_syscall import AttachType, ProgramType, load_program, open_raw_tracepoint
 from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
-from kleak.capture.hooks import Attachment, Hook, Plan
+from kleak.capture.hooks import Attachment, Event, Hook, Plan
 from kleak.capture.kernel_state import read_kernel
 from kleak.capture.machine import require_root
 from kleak.capture.program_cache import cached_image
@@ -95,11 +97,11 @@ MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
 _FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
 
 
-@dataclass
+@dataclass(eq=False)
 class _Attached:
     event: str
     way: Attachment
-    fds: list[int] = field(default_factory=list)
+    link_fds: list[int] = field(default_factory=list)
     program_fds: list[int] = field(default_factory=list)
 
 
@@ -181,8 +183,7 @@ class Tracer:
         }
         self._set_page_owners()
         self._set_scope()
-        for event in self._plan.events:
-            self._attach(event.name, event.ways, event.without)
+        self._attach_all()
 
     def _image(self) -> ProgramImage:
         """Compile the programs, unless that was done before."""
@@ -264,35 +265,61 @@ class Tracer:
         for word, value in words.items():
             bits[ctypes.c_int(word)] = ctypes.c_uint64(value)
 
-    def _attach(self, event: str, ways: Iterable[Hook], without: str | None) -> None:
+    def _attach_all(self) -> None:
+        # The verifier is most of a start, so it gets all CPUs. Attaching keeps the plan's order:
+        # frees before allocations, loads of modules last.
+        with compiler_output(), ThreadPoolExecutor(os.cpu_count()) as verifiers:
+            loading = [
+                [verifiers.submit(self._load_programs, event.name, hook) for hook in event.ways[:1]]
+                for event in self._plan.events
+            ]
+            for event, first in zip(self._plan.events, loading, strict=True):
+                self._attach(event, first)
+
+    def _attach(self, event: Event, first: Sequence[Future[_Attached]]) -> None:
+        """Attach to an event in the first way that works; of that one, programs are loading."""
         reason = "this kernel has nothing to attach to"
-        for hook in ways:
-            attached = _Attached(event, hook.attachment)
+        for number, hook in enumerate(event.ways):
             try:
-                with compiler_output():
-                    self._attach_programs(hook, attached)
+                attached = (
+                    first[0].result() if number == 0 else self._load_programs(event.name, hook)
+                )
+                self._link_programs(hook, attached)
             except _RefusedError as error:
                 reason = str(error)
-                self._detach(attached)
                 continue
-            self._attached.append(attached)
             return
-        if without is None:
-            raise UnsupportedError(f"cannot trace {event}: {reason}")
-        self.notes.append(f"{without} ({event}: {reason})")
+        if event.without is None:
+            raise UnsupportedError(f"cannot trace {event.name}: {reason}")
+        self.notes.append(f"{event.without} ({event.name}: {reason})")
 
-    def _attach_programs(self, hook: Hook, attached: _Attached) -> None:
-        for program in hook.programs:
-            # The same function again makes a second program, with a guard of its own.
-            try:
-                fd = self._load(program, hook)
-                attached.fds.append(fd)
-                attached.program_fds.append(fd)
-                attached.fds.append(self._link(fd, hook))
-            except OSError as error:
-                raise _RefusedError(
-                    f"{hook.attachment.value} of {hook.target}: {error.strerror}"
-                ) from error
+    def _load_programs(self, event: str, hook: Hook) -> _Attached:
+        attached = _Attached(event, hook.attachment)
+        self._attached.append(attached)
+        with self._refusal(hook, attached):
+            for program in hook.programs:
+                # The same function again makes a second program, with a guard of its own.
+                attached.program_fds.append(self._load(program, hook))
+        return attached
+
+    def _link_programs(self, hook: Hook, attached: _Attached) -> None:
+        with self._refusal(hook, attached):
+            for fd in attached.program_fds:
+                attached.link_fds.append(self._link(fd, hook))
+
+    @contextmanager
+    def _refusal(self, hook: Hook, attached: _Attached) -> Iterator[None]:
+        """Undo what was attached where the kernel refuses, and raise _RefusedError."""
+        try:
+            yield
+        except (OSError, _RefusedError) as error:
+            self._attached.remove(attached)
+            self._detach(attached)
+            if isinstance(error, _RefusedError):
+                raise
+            raise _RefusedError(
+                f"{hook.attachment.value} of {hook.target}: {error.strerror}"
+            ) from error
 
     def _link(self, program_fd: int, hook: Hook) -> int:
         if hook.attachment is Attachment.RAW_TRACEPOINT:
@@ -328,9 +355,10 @@ class Tracer:
         raise _RefusedError(f"{program} was not compiled")
 
     def _detach(self, attached: _Attached) -> None:
-        for fd in attached.fds:
-            os.close(fd)
-        attached.fds.clear()
+        for fds in (attached.link_fds, attached.program_fds):
+            for fd in fds:
+                os.close(fd)
+            fds.clear()
 
     def close(self) -> None:
         """Detach all programs and give the maps back. May be called twice."""
