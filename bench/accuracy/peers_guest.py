@@ -62,11 +62,11 @@ def main() -> int:
         peer = subprocess.Popen(
             ["/usr/bin/python3", "-u", "/usr/sbin/memleak-bpfcc", "-T", "1000000", "-o", "1000",
              str(INTERVAL_S)], stdout=output, stderr=subprocess.STDOUT)  # fmt: skip
-    end = time.monotonic() + TIMEOUT_S
-    while "Attaching" not in said.read_text() and time.monotonic() < end:
-        if peer.poll() is not None:
-            raise SystemExit(f"memleak-bpfcc: {said.read_text()}")
-        time.sleep(1.0)
+        end = time.monotonic() + TIMEOUT_S
+        while "Attaching" not in said.read_text() and time.monotonic() < end:
+            if peer.poll() is not None:
+                raise SystemExit(f"memleak-bpfcc: {said.read_text()}")
+            time.sleep(1.0)
     time.sleep(5.0)
     if KMEMLEAK.exists():
         KMEMLEAK.write_text("clear")
