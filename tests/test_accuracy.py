@@ -80,9 +80,10 @@ def test_the_page_lists_every_exception() -> None:
         score(LEAK, record(site("leak_it", "possible", counts=(1, 1, 1)), lost={"x": 7})),
         score(INNOCENT, record(site("other"))),
     ]
-    text = page.render({"6.12": Ran(scores, absent=["brd"])}, expected=4)
+    text = page.render({"6.12": Ran(scores, absent=["brd"], commit="1234abc")}, expected=4)
     assert "1 of 4 cases were not run." in text
     assert "This kernel has no module `brd`." in text
+    assert "Run at commit 1234abc." in text
     assert (
         "`kmalloc`: not found (best verdict of the true site: possible); counts are not exact"
         in text

@@ -52,6 +52,8 @@ def run(series: str, names: Sequence[str]) -> None:
     wanted = [
         case.name for case in CASES if (not names or case.name in names) and case.name not in absent
     ]
+    if not names:
+        (results / "commit").write_text(current_commit())
     corpus, keeper = build_unit(CORPUS, kernel)
     in_guest(
         kernel,
@@ -59,6 +61,14 @@ def run(series: str, names: Sequence[str]) -> None:
         ["bench.accuracy.guest", results, corpus, keeper, *wanted],
         BOOT_SECONDS + SECONDS_A_CASE * len(wanted),
     )
+
+
+def current_commit() -> str:
+    """Return the commit that is checked out, "-dirty" behind it where files differ from it."""
+    return subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=TOP, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
 
 
 def has_module(kernel: Path, case: Case) -> bool:
@@ -115,11 +125,13 @@ def read(results: Path) -> Ran:
     ]
     absent = results / "absent.json"
     notes = results / "notes.json"
+    commit = results / "commit"
     return Ran(
         scores,
         tuple(read_peers(results)),
         tuple(json.loads(absent.read_text())) if absent.exists() else (),
         json.loads(notes.read_text())["attached"] if notes.exists() else {},
+        commit.read_text() if commit.exists() else "",
     )
 
 

@@ -47,6 +47,8 @@ def render(kernels: Mapping[str, Ran], *, expected: int) -> str:
     for release, ran in kernels.items():
         missing = expected - len(ran.scores) - len(ran.absent)
         parts += [f"## {release}\n"]
+        if ran.commit:
+            parts += [f"Run at commit {ran.commit}.\n"]
         if ran.absent:
             parts += [f"This kernel has no module {', '.join(f'`{one}`' for one in ran.absent)}.\n"]
         if missing:

@@ -39,13 +39,14 @@ class Score:
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What ran on one kernel. ``absent`` are the cases for which it has no module; ``attached``
-    is how the tracer heard of each event.
+    is how the tracer heard of each event, ``commit`` the state of the code at the whole run.
     """
 
     scores: Sequence[Score]
     peers: Sequence[PeerScore] = ()
     absent: Sequence[str] = ()
     attached: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
 
 
 def score(case: Case, record: Mapping[str, Any]) -> Score:
