@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -267,15 +268,15 @@ def trust_line(trust: Trust, *, verbose: bool) -> str:
         word, rest = "INCOMPLETE", f"lost: {', '.join(lost)}"
     parts = [rest]
     used = [name for name, state in sorted(trust.witnesses.items()) if state == "used"]
-    absent = [
-        f"{name} ({state.removeprefix('absent: ')})"
-        for name, state in sorted(trust.witnesses.items())
-        if state != "used"
-    ]
+    absent: defaultdict[str, list[str]] = defaultdict(list)
+    for name, state in sorted(trust.witnesses.items()):
+        if state != "used":
+            absent[state.removeprefix("absent: ")].append(name)
     if used:
         parts.append(f"witnesses: {', '.join(used)}")
     if absent:
-        parts.append(f"absent: {', '.join(absent)}")
+        named = (f"{' and '.join(names)} ({why})" for why, names in absent.items())
+        parts.append(f"absent: {', '.join(named)}")
     unseen = trust.observed.get("frees_of_unseen_allocations", 0)
     if unseen:
         parts.append(f"{unseen} frees by the target of what it was not seen to allocate")
