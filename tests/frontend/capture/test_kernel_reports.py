@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,13 +117,24 @@ def test_what_was_refused_at_the_start_is_not_asked_again(modules: Modules) -> N
     assert reports.states["slabinfo"] == "absent: leaky was loaded before the cycles"
 
 
-def test_a_module_that_comes_while_a_report_is_read_counts(
-    modules: Modules, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_module_that_comes_or_goes_while_a_report_is_read_counts(
+    modules: Modules, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
+    during: list[Callable[[str], None]] = []
+
+    def read() -> kernel_reports._Reply:
+        for change in during:
+            change("leaky")
+        return kernel_reports._Reply("text")
+
+    monkeypatch.setattr(kernel_reports, "_ASKED_TWICE", {"allocinfo": read})
     with KernelReports(["leaky"]) as reports:
-        monkeypatch.setattr(kernel_reports, "list_names", lambda: modules.load("leaky"))
+        if not comes:
+            modules.load("leaky")
+        during.append(modules.load if comes else modules.unload)
         reports.answers()
-    assert reports.states["registered names"] == "absent: leaky was loaded after the cycles"
+    assert reports.states["allocinfo"] == "absent: leaky was loaded after the cycles"
 
 
 def test_reports_that_are_never_asked_for_are_absent() -> None:
