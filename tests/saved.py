@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from kleak.analysis import suppressions
 from kleak.analysis.judge import judge
 from kleak.analysis.merge import Judged, merge, site_id, site_keys
 from kleak.model import (
@@ -29,7 +30,7 @@ from kleak.model import (
 )
 from kleak.render.renderer import Capture, Material
 from kleak.store.reader import read_session
-from tests.samples import KERNFS, LEAK, session, site
+from tests.samples import KERNFS, LEAK, session, site, stack
 
 FILES = Path(__file__).parent / "data" / "sessions"
 HOSTILE = "<script>document.title='ran'</script>\"'><img src=x onerror=\"document.title='ran'\">"
@@ -155,11 +156,33 @@ def empty() -> Session:
     return session(cycles=5)
 
 
+def standing() -> Material:
+    """Of a leak, what hangs on it, and one that is suppressed: places in that order, by bytes."""
+    outer = "leaky_init+0x40 [leaky] <- do_one_initcall+0x58"
+    record = site([3] * 5, frames=stack(f"record+0x1 [leaky] a.c:12 <- {outer}"), sampled=15)
+    name = site([3] * 5, frames=stack(f"name+0x2 [leaky] a.c:15 <- {outer}"), sampled=15)
+    known = site([2] * 5, frames=stack(f"known+0x3 [leaky] b.c:7 <- {outer}"))
+    name = replace(
+        name, kept=[one._replace(allocated_at_ns=one.allocated_at_ns + 1) for one in name.kept]
+    )
+    pointers = "".join(
+        f"{holder.address:#x} 8 {child.address:#x}\n"
+        for holder, child in zip(record.kept, name.kept, strict=True)
+    )
+    about = Circumstances(answers=(Answer("pointers", 7, pointers),))
+    made = material(replace(session(record, name, known), circumstances=about))
+    rules = suppressions.parse("leak:^known$\n", "known.supp")
+    (capture,) = made.captures
+    report = suppressions.apply(made.report, rules)
+    return Material(report, (replace(capture, report=suppressions.apply(capture.report, rules)),))
+
+
 def samples() -> dict[str, Material]:
     """All that every renderer must show, by name."""
     found = {path.stem: material(read_session(path)) for path in saved_files()}
     leaky = [read_session(path) for path in saved_files() if path.stem.endswith("--leaky")]
     found["merged"] = material(*leaky)
+    found["standing"] = standing()
     found["everything"] = material(everything())
     found["hostile"] = material(hostile())
     found["empty"] = material(empty())

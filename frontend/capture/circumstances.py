@@ -70,7 +70,7 @@ class Observer:
         self._known_build_ids = dict(build_ids or {})
         self._started_at = time.time()
         self._samples: list[MemorySample] = []
-        self._reports = KernelReports()
+        self._reports = KernelReports(self._known_build_ids)
 
     def __enter__(self) -> Observer:
         """Ask the kernel for the first time."""
@@ -89,7 +89,14 @@ class Observer:
     @property
     def witnesses(self) -> dict[str, str]:
         """What came of asking each witness, as the last describe() found it."""
-        return dict(self._reports.states)
+        found = dict(self._reports.states)
+        if not any(sample.when == "settled" for sample in self._samples):
+            found["meminfo"] = "absent: not read at a quiet moment after each cycle"
+        return found
+
+    def follow_log(self) -> None:
+        """Read on in the kernel log, before it overwrites what was not read yet."""
+        self._reports.follow(None)
 
     def sample(self, when: str, cycle: int, totals: Iterable[StackTotal]) -> None:
         """Note what is outstanding now, by ``totals``, and what /proc/meminfo says."""

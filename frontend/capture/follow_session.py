@@ -3,7 +3,8 @@
 The program on module_load sets the scope and begins a cycle before a line of the module runs, and
 the one on module_free ends it, so no cycle depends on how fast anything here is. Nothing is pushed
 or hurried between cycles, since that is somebody else's work; late frees count for the cycle that
-allocated, whenever they come.
+allocated, whenever they come. The kernel's reports are compared from just before modules are waited
+for until after the last late free.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kleak.capture.module_reader import ModuleReader
 from kleak.capture.module_session import Outcome, Tracing, module_tracer
 from kleak.capture.modules import ModuleTarget, loaded_modules
 from kleak.capture.records import LoadRecord
-from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
+from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, push_deferred_frees, settle
 from kleak.capture.tracer import MAX_LOADS, Tracer
 from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError
 from kleak.progress import Progress
@@ -48,21 +49,25 @@ def follow_module(
     UnsupportedError where this machine cannot trace at all.
     """
     with module_tracer(run.targets, run.tracing, progress) as tracer:
-        progress.done()
-        on_ready(", ".join(target.name for target in run.targets))
-        return _Capture(run, tracer, progress, recorder).follow()
+        return _Capture(run, tracer, progress, recorder, on_ready).follow()
 
 
 class _Capture:
     """One capture in progress."""
 
     def __init__(
-        self, run: FollowRun, tracer: Tracer, progress: Progress, recorder: Recorder
+        self,
+        run: FollowRun,
+        tracer: Tracer,
+        progress: Progress,
+        recorder: Recorder,
+        on_ready: Callable[[str], None],
     ) -> None:
         self._run = run
         self._tracer = tracer
         self._progress = progress
         self._recorder = recorder
+        self._on_ready = on_ready
         self._reader = ModuleReader(
             tracer, run.targets, planned_cycles=run.cycles, keep=run.tracing.keep
         )
@@ -74,10 +79,15 @@ class _Capture:
 
     def follow(self) -> Outcome:
         """Watch, wait for late frees, and read what was seen."""
-        with self._kmemleak:
-            failure = self._capture()
-        self._progress.say("reading the result")
-        session = self._reader.session(self._notes, finished=True, kmemleak=self._kmemleak.result)
+        # As at the end: or what goes then would hide in the kernel's reports what stays.
+        push_deferred_frees()
+        with self._reader.observer:
+            with self._kmemleak:
+                failure = self._capture()
+            self._progress.say("reading the result")
+            session = self._reader.session(
+                self._notes, finished=True, kmemleak=self._kmemleak.result
+            )
         try:
             self._recorder.save(session)
         except UnsupportedError as error:
@@ -90,6 +100,8 @@ class _Capture:
         try:
             self._reader.notice_modules()
             self._note_those_there()
+            self._progress.done()
+            self._on_ready(self._names)
             with ModuleNews() as news:
                 self._watch(news)
         except KeyboardInterrupt:
@@ -128,6 +140,7 @@ class _Capture:
                 f"following {self._names}: {self._finished} cycles; Ctrl-C ends it with the report"
             )
             news.wait(min(left, _LOOK_SECONDS))
+            self._reader.observer.follow_log()
             before = self._finished
             if self._look() and self._finished > before and not self._is_over():
                 self._recorder.save(self._reader.session(self._notes, finished=False))

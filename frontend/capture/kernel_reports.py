@@ -2,17 +2,21 @@
 
 The session keeps it word for word (of /proc/allocinfo the rows that hold anything); what it means
 for a site is the business of kleak.analysis.
+
+What is compared before and after tells of a leak only if the modules under test are gone at both
+times: one that is there holds memory and names by right, and gives them back when it goes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from kleak.capture.kernel_log import KernelLog
+from kleak.capture.modules import loaded_modules
 from kleak.capture.registered_names import list_names
 from kleak.model import Answer
 
@@ -60,29 +64,34 @@ def _read_names() -> _Reply:
     return _Reply(list_names(), "too many names, or none")
 
 
-_ASKED_TWICE: tuple[tuple[str, Callable[[], _Reply]], ...] = (
-    ("allocinfo", _read_allocinfo),
-    ("slabinfo", _read_slabinfo),
-    ("registered names", _read_names),
-)
+_ASKED_TWICE: dict[str, Callable[[], _Reply]] = {
+    "allocinfo": _read_allocinfo,
+    "slabinfo": _read_slabinfo,
+    "registered names": _read_names,
+}
+_NOT_ASKED = "absent: not asked before and after"
 
 
 class KernelReports:
-    """Asks the kernel. Use as a context around the cycles; entering it takes the first answers."""
+    """Asks the kernel. Use as a context around the cycles; entering it takes the first answers.
 
-    def __init__(self) -> None:
-        """Nothing is asked yet."""
+    ``states`` maps each witness to what came of asking it, as in :class:`kleak.model.Trust`.
+    """
+
+    def __init__(self, modules: Iterable[str] = ()) -> None:
+        """Nothing is asked yet. ``modules`` are the names of those that come and go."""
+        self._modules = frozenset(modules)
         self._log = KernelLog()
-        self._before: list[Answer] = []
+        self._before: dict[str, Answer] = {}
         self._zones: list[Answer] = []
         self._following = False
-        self.states: dict[str, str] = {}
+        self.states = dict.fromkeys((*_ASKED_TWICE, "kernel log"), _NOT_ASKED)
 
     def __enter__(self) -> KernelReports:
         """Ask for the first time. The log is followed from here on."""
         self._following = True
         self._log.__enter__()
-        self._before = self._ask()
+        self._before = self._ask("before", _ASKED_TWICE)
         return self
 
     def __exit__(
@@ -112,19 +121,25 @@ class KernelReports:
         """
         if not self._following:
             return ()
-        after = self._ask()
+        after = self._ask("after", self._before)
         log = self._log.read()
         self.states["kernel log"] = self._log.state
         said = [] if log is None else [Answer("kernel log", time.monotonic_ns(), log)]
-        return (*self._before, *self._zones, *after, *said)
+        return (*self._before.values(), *self._zones, *after.values(), *said)
 
-    def _ask(self) -> list[Answer]:
-        answers = []
-        for witness, read in _ASKED_TWICE:
-            reply = read()
+    def _ask(self, when: str, witnesses: Iterable[str]) -> dict[str, Answer]:
+        """Ask ``witnesses``, and note what came of it; those that answered, by name."""
+        there = self._modules & loaded_modules().keys()
+        answers = {}
+        for witness in witnesses:
+            reply = _ASKED_TWICE[witness]()
+            # The reading takes a while, in which somebody else may load one.
+            there |= self._modules & loaded_modules().keys()
+            if there:
+                reply = _Reply(None, f"{', '.join(sorted(there))} was loaded {when} the cycles")
             if reply.text is None:
                 self.states[witness] = f"absent: {reply.why}"
             else:
                 self.states[witness] = "used"
-                answers.append(Answer(witness, time.monotonic_ns(), reply.text))
+                answers[witness] = Answer(witness, time.monotonic_ns(), reply.text)
         return answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,11 @@ class Excuses:
         if self.baseline is not None:
             report = baseline.apply(report, self.baseline, self.baseline_name)
         return report
+
+    def without_directories(self) -> Excuses:
+        """The same, with the files' names alone in all that it says."""
+        rules = tuple(replace(rule, file=Path(rule.file).name) for rule in self.rules)
+        return replace(self, rules=rules, baseline_name=Path(self.baseline_name).name)
 
 
 def excuse_options(command: _F) -> _F:

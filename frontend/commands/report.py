@@ -99,7 +99,8 @@ def report(
         raise UsageError(f"--group-by needs one of the formats {able}: {renderer.name} has stacks")
     if grouping == "process" and redact:
         raise UsageError("--group-by process needs what --redact leaves out")
-    material = gather(sessions, Wish(order, limit, grouping, redact, find_excuses()))
+    excuses = find_excuses().without_directories() if redact else find_excuses()
+    material = gather(sessions, Wish(order, limit, grouping, redact, excuses))
     to_stdout = output in (None, "-")
     color = to_stdout and wants_color(sys.stdout)
     locate = locator(source_directories(material.report))
@@ -158,7 +159,7 @@ def _name(path: str, wish: Wish) -> str:
 
 def _capture(one: Judged, keys: Sequence[SiteKey], wish: Wish) -> Capture:
     ids = {site.rank: site_id(key) for site, key in zip(one.report.sites, keys, strict=True)}
-    selected = sort(one.report, wish.order)
+    selected = sort(wish.excuses.apply(one.report), wish.order)
     if wish.limit is not None:
         selected = replace(selected, sites=selected.sites[: wish.limit])
     session = redact_session(one.session) if wish.redact else one.session

@@ -26,6 +26,11 @@ COLUMNS = (
     "file",
     "line",
     "stack",
+    "parent_rank",
+    "parent_by",
+    "parent_says",
+    "excuse_by",
+    "excuse_says",
 )
 GROUP_COLUMNS = ("sites", "count", "bytes", "verdict")
 
@@ -48,7 +53,7 @@ def render(material: Material, look: Look) -> str:
 
 
 def _row(site: JudgedSite) -> tuple[object, ...]:
-    first = site.frames[0]
+    first, parent, excuse = site.frames[0], site.parent, site.excuse
     per_cycle = "" if site.per_cycle is None else " ".join(str(t.count) for t in site.per_cycle)
     return (
         site.rank,
@@ -65,6 +70,11 @@ def _row(site: JudgedSite) -> tuple[object, ...]:
         _cell(first.source.file if first.source else ""),
         first.source.line if first.source else "",
         _cell("; ".join(frame_text(frame) for frame in whole_stack(site))),
+        "" if parent is None else parent.rank,
+        _cell(parent.by if parent else ""),
+        _cell(parent.says if parent else ""),
+        _cell(excuse.by if excuse else ""),
+        _cell(excuse.says if excuse else ""),
     )
 
 

@@ -20,7 +20,7 @@ from kleak.render.escape import printable
 from kleak.render.html_flames import Flames
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import function, whole_stack
-from kleak.render.table import closing, counted, day, growth, kernels, totals, trust_line
+from kleak.render.table import closing, counted, day, growth, kernels, standing, totals, trust_line
 from kleak.units import size
 
 SITES_IN_PAGE = 200
@@ -92,7 +92,8 @@ def _json(data: Any) -> str:
 
 
 def _surest(report: Report) -> str:
-    return max((site.verdict for site in report.sites), default=Verdict.RETAINED).label
+    counting = (site.verdict for site in report.sites if site.excuse is None)
+    return max(counting, default=Verdict.RETAINED).label
 
 
 def _facts(material: Material) -> list[tuple[str, str]]:
@@ -145,6 +146,8 @@ def _site(site: JudgedSite) -> dict[str, Any]:
         "place": printable(place),
         "held": _held(site),
         "growth": _growth(site),
+        "kind": _kind(site),
+        "standing": [(mark, printable(says)) for mark, says in standing(site)],
         "frames": [
             {
                 "text": f"{function(frame)}"
@@ -169,6 +172,12 @@ def _site(site: JudgedSite) -> dict[str, Any]:
     }
 
 
+def _kind(site: JudgedSite) -> str:
+    """The classes of a site in page.css."""
+    hangs, excused = site.parent is not None, site.excuse is not None
+    return " ".join(["hangs"] * hangs + ["excused"] * excused)
+
+
 def _growth(site: JudgedSite) -> str:
     text = growth(site.per_cycle)
     return "" if text == "-" else text
@@ -191,6 +200,8 @@ def _row(site: JudgedSite, leaf: tuple[int, int], strings: dict[str, int]) -> li
         _growth(site),
         list(leaf),
         evidence,
+        _kind(site),
+        [[mark, printable(says)] for mark, says in standing(site)],
     ]
 
 

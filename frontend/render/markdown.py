@@ -10,7 +10,7 @@ from kleak.model import Frame, JudgedSite, Report
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import counted, growth, kernels
+from kleak.render.table import counted, growth, kernels, places, standing
 from kleak.units import size
 
 SHOWN_BELOW = 20
@@ -18,13 +18,16 @@ SHOWN_BELOW = 20
 
 def render(material: Material, look: Look) -> str:
     """Markdown that reads well as plain text too. With ``look.verbose`` all sites at length;
-    else those at ``look.fail_on`` or surer, and the rest in a table.
+    else those that count and are at ``look.fail_on`` or surer, and the rest in a table.
     """
     report = material.report
     if report.grouped_by is not None:
         return _head(report) + _groups(report)
-    at_length = [site for site in report.sites if look.verbose or site.verdict >= look.fail_on]
-    rest = [site for site in report.sites if not (look.verbose or site.verdict >= look.fail_on)]
+    at_length: list[JudgedSite] = []
+    rest: list[JudgedSite] = []
+    for site in report.sites:
+        guilty = site.verdict >= look.fail_on and site.excuse is None
+        (at_length if look.verbose or guilty else rest).append(site)
     parts = [_head(report)]
     parts += [_finding(site) for site in at_length]
     if rest:
@@ -57,20 +60,27 @@ def _head(report: Report) -> str:
 def _summary(report: Report) -> str:
     if not report.sites:
         return "nothing outstanding"
-    surest = max(site.verdict for site in report.sites)
-    sites = [site for site in report.sites if site.verdict is surest]
+    counting = [site for site in report.sites if site.excuse is None]
+    if not counting:
+        return "nothing outstanding that counts"
+    surest = max(site.verdict for site in counting)
+    sites = [site for site in counting if site.verdict is surest]
     held = size(sum(site.outstanding.size_bytes for site in sites))
-    places = "1 place" if len(sites) == 1 else f"{len(sites)} places"
-    return f"{surest.label}: {held} outstanding from {places}"
+    return f"{surest.label}: {held} outstanding from {places(sites)}"
 
 
 def _finding(site: JudgedSite) -> str:
     held = site.outstanding
     objects = "1 object" if held.count == 1 else f"{held.count} objects"
+    said = standing(site)
+    marks = "".join(f", {mark}" for mark, _ in said)
+    # A child is a section of its parent's.
+    level = "##" if site.parent is None else "###"
     lines = [
-        f"## {site.rank}. {_inline(_place(site.frames[0]))}: {site.verdict.label} "
-        f"(score {site.score:.1f})",
+        f"{level} {site.rank}. {_inline(_place(site.frames[0]))}: {site.verdict.label} "
+        f"(score {site.score:.1f}){marks}",
         "",
+        *(f"It {mark}: {_inline(says)}.\n" for mark, says in said),
         f"{objects}, {size(held.size_bytes)}, by {_inline(site.allocator)}; "
         f"per cycle: {growth(site.per_cycle)}.",
         "",
@@ -95,11 +105,12 @@ def _others(sites: list[JudgedSite]) -> str:
             str(site.outstanding.count),
             size(site.outstanding.size_bytes),
             _code(_place(site.frames[0])),
+            "; ".join(f"{mark}: {_inline(says)}" for mark, says in standing(site)),
         )
         for site in sites[:SHOWN_BELOW]
     ]
     text = "## Also outstanding\n\n" + _table(
-        ("rank", "verdict", "objects", "size", "allocated in"), rows
+        ("rank", "verdict", "objects", "size", "allocated in", "standing"), rows
     )
     if len(sites) > SHOWN_BELOW:
         text += f"\n{len(sites) - SHOWN_BELOW} more are left out.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -29,11 +30,9 @@ def render(material: Material, look: Look) -> bytes:
         ) from error
     rows: list[dict[str, Any]] = []
     for capture in material.captures:
-        session = _session(capture)
-        rows += [
-            {**session, **_site(site, site_id)}
-            for site, site_id in zip(capture.report.sites, capture.site_ids, strict=True)
-        ] or [session]
+        session, sites = _session(capture), capture.report.sites
+        ids = {site.rank: one for site, one in zip(sites, capture.site_ids, strict=True)}
+        rows += [{**session, **_site(site, ids)} for site in sites] or [session]
     table = pyarrow.Table.from_pylist(rows, schema=_schema(pyarrow))
     file = io.BytesIO()
     parquet.write_table(table, file, compression="zstd")
@@ -77,6 +76,11 @@ def _schema(pyarrow: Any) -> Any:
             ("line", number),
             ("stack", text),
             ("frames", pyarrow.list_(frame)),
+            ("parent_id", text),
+            ("parent_by", text),
+            ("parent_says", text),
+            ("excuse_by", text),
+            ("excuse_says", text),
         ]
     )
 
@@ -99,11 +103,12 @@ def _session(capture: Capture) -> dict[str, Any]:
     }
 
 
-def _site(site: JudgedSite, site_id: str) -> dict[str, Any]:
-    first = site.frames[0]
+def _site(site: JudgedSite, ids: Mapping[int, str]) -> dict[str, Any]:
+    """A site's part of its row; ``ids`` are the ids of its session's sites, by rank."""
+    first, parent, excuse = site.frames[0], site.parent, site.excuse
     stack = whole_stack(site)
     return {
-        "site_id": site_id,
+        "site_id": ids[site.rank],
         "verdict": site.verdict.label,
         "score": site.score,
         "allocator": site.allocator,
@@ -116,6 +121,11 @@ def _site(site: JudgedSite, site_id: str) -> dict[str, Any]:
         "line": first.source.line if first.source else None,
         "stack": "\n".join(frame_text(frame) for frame in stack),
         "frames": [_frame(frame) for frame in stack],
+        "parent_id": ids.get(parent.rank) if parent else None,
+        "parent_by": parent.by if parent else None,
+        "parent_says": parent.says if parent else None,
+        "excuse_by": excuse.by if excuse else None,
+        "excuse_says": excuse.says if excuse else None,
     }
 
 

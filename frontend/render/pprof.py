@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Mapping
 from typing import Any
 
-from kleak.model import Frame, Report
+from kleak.model import Frame, JudgedSite, Report
 from kleak.render.escape import printable
 from kleak.render.profile_proto import profile_class
 from kleak.render.renderer import Look, Material, Renderer
@@ -20,6 +20,8 @@ KERNEL = "vmlinux"
 def render(material: Material, look: Look) -> bytes:
     """One sample a site, with its objects and bytes, and its verdict and allocator as labels.
 
+    So is why it is no finding by itself, where it is none: "parent" and "excuse" say by what.
+
     Each module is a mapping with its build-id. Addresses are 0: a module lies elsewhere at each
     load, and the frames are named.
     """
@@ -32,10 +34,19 @@ def render(material: Material, look: Look) -> bytes:
         profile.add_sample(
             [profile.location(frame) for frame in whole_stack(site)],
             (site.outstanding.count, site.outstanding.size_bytes),
-            {"verdict": site.verdict.label, "allocator": printable(site.allocator)},
+            _labels(site),
         )
     # Without a time, so that the same report gives the same file.
     return gzip.compress(profile.message.SerializeToString(deterministic=True), mtime=0)
+
+
+def _labels(site: JudgedSite) -> dict[str, str]:
+    labels = {"verdict": site.verdict.label, "allocator": printable(site.allocator)}
+    if site.parent is not None:
+        labels["parent"] = site.parent.by
+    if site.excuse is not None:
+        labels["excuse"] = site.excuse.by
+    return labels
 
 
 def _build_ids(material: Material) -> Mapping[str | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -79,7 +80,7 @@ def _row(site: JudgedSite, report: Report, *, verbose: bool, exact: bool) -> Sit
     else:
         frames = _top_frames(site.frames, report)
         reasons = (_reasons(site),)
-    reasons = (*standing(site), *reasons)
+    reasons = (*(f"{mark}: {says}" for mark, says in standing(site)), *reasons)
     return SiteRow(
         verdict=site.verdict,
         cells=tuple(printable(cell) for cell in cells),
@@ -145,13 +146,13 @@ def _top_frames(frames: tuple[Frame, ...], report: Report) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def standing(site: JudgedSite) -> tuple[str, ...]:
-    """Why a site is no finding by itself, a sentence each; empty if it is one."""
+def standing(site: JudgedSite) -> tuple[tuple[str, str], ...]:
+    """What makes a site no finding by itself, a mark and its reason each; empty if it is one."""
     said = []
     if site.parent is not None:
-        said.append(f"hangs on {site.parent.rank}: {site.parent.says}")
+        said.append((f"hangs on {site.parent.rank}", site.parent.says))
     if site.excuse is not None:
-        said.append(f"does not count: {site.excuse.says}")
+        said.append(("does not count", site.excuse.says))
     return tuple(said)
 
 
@@ -267,15 +268,15 @@ def trust_line(trust: Trust, *, verbose: bool) -> str:
         word, rest = "INCOMPLETE", f"lost: {', '.join(lost)}"
     parts = [rest]
     used = [name for name, state in sorted(trust.witnesses.items()) if state == "used"]
-    absent = [
-        f"{name} ({state.removeprefix('absent: ')})"
-        for name, state in sorted(trust.witnesses.items())
-        if state != "used"
-    ]
+    absent: defaultdict[str, list[str]] = defaultdict(list)
+    for name, state in sorted(trust.witnesses.items()):
+        if state != "used":
+            absent[state.removeprefix("absent: ")].append(name)
     if used:
         parts.append(f"witnesses: {', '.join(used)}")
     if absent:
-        parts.append(f"absent: {', '.join(absent)}")
+        named = (f"{' and '.join(names)} ({why})" for why, names in absent.items())
+        parts.append(f"absent: {', '.join(named)}")
     unseen = trust.observed.get("frees_of_unseen_allocations", 0)
     if unseen:
         parts.append(f"{unseen} frees by the target of what it was not seen to allocate")
@@ -382,12 +383,10 @@ def closing(report: Report, *, exact: bool = False) -> str:
     if guilty:
         held = size(sum(site.outstanding.size_bytes for site in guilty), exact=exact)
         sure = "leaks" if confirmed else "very probably leaks"
-        findings = sum(site.is_finding for site in guilty) or len(guilty)
-        places = "1 place" if findings == 1 else f"{findings} places"
-        if hanging := len(guilty) - findings:
-            verb = "hangs" if hanging == 1 else "hang"
-            places += f" ({hanging} more {verb} on {'it' if findings == 1 else 'these'})"
-        text = f"{name} {sure}: {held} from {places} in {cycles}. Start with rank {guilty[0].rank}."
+        text = (
+            f"{name} {sure}: {held} from {places(guilty)} in {cycles}. "
+            f"Start with rank {guilty[0].rank}."
+        )
     elif leaks:
         text = (
             f"No leak that counts: {'the one' if len(leaks) == 1 else f'all {len(leaks)}'} found "
@@ -404,6 +403,16 @@ def closing(report: Report, *, exact: bool = False) -> str:
         text = f"No allocation in the scope of {name} was outstanding after {cycles}."
     if not guilty:
         text += _unseen(report.trust)
+    return text
+
+
+def places(guilty: Sequence[JudgedSite]) -> str:
+    """How many places leak, of sites that count: "1 place", "2 places (3 more hang on these)"."""
+    findings = sum(site.is_finding for site in guilty) or len(guilty)
+    text = "1 place" if findings == 1 else f"{findings} places"
+    if hanging := len(guilty) - findings:
+        verb = "hangs" if hanging == 1 else "hang"
+        text += f" ({hanging} more {verb} on {'it' if findings == 1 else 'these'})"
     return text
 
 

@@ -17,7 +17,7 @@ from tests.samples import KERNFS, session, site
 from tests.saved import samples, saved_files
 
 
-@pytest.mark.parametrize("sample", [name for name in samples() if name != "merged"])
+@pytest.mark.parametrize("sample", sorted(samples().keys() - {"merged", "standing"}))
 def test_what_is_read_is_what_was_written(tmp_path, sample):
     report = samples()[sample].report
     path = tmp_path / "report.json"

@@ -45,6 +45,20 @@ JOBS = [
         ],
         spoils=True,
     ),
+    GuestJob(
+        "follow-kernel",
+        [
+            "python",
+            FOLLOWED,
+            f"insmod {{corpus_keeper.ko}}; for i in $(seq {ROUNDS}); do"
+            " insmod {corpus.ko} case=proc_entry; rmmod corpus;"
+            " insmod {corpus.ko} case=cache_left_behind; rmmod corpus; done",
+            "wait",
+            "{corpus.ko}",
+            *("--follow", "--cycles", str(2 * ROUNDS), "--json", "report.json"),
+        ],
+        spoils=True,
+    ),
     GuestJob("module-news", ["python", NEWS], timeout_s=120.0),
 ]
 
@@ -119,6 +133,32 @@ def test_what_a_loaded_module_holds_is_no_leak(guest: Guest) -> None:
     assert "left out: what modules held that were still loaded, 6 objects from 2 stacks" in notes
     assert f"a module's cycles are its own loads: followed_lib {ROUNDS}, followed_user 6" in notes
     assert "followed_lib " in found["loaded"]  # it is not kleak's to unload
+
+
+def test_the_kernel_is_asked_before_and_after(guest: Guest) -> None:
+    document = report(guest, "follow-kernel")
+    said = {
+        item["witness"]: (functions(site)[0], item["says"])
+        for site in document["sites"]
+        for item in site["evidence"]
+        if item["witness"] in ("kernel log", "registered names")
+    }
+    function, says = said["registered names"]
+    assert function == "leak_proc_entry"
+    assert "/proc/corpus_" in says
+    function, says = said["kernel log"]
+    assert function == "leak_kmem_cache"
+    assert f"{5 * ROUNDS} objects left in corpus_" in says
+    witnesses = document["trust"]["witnesses"]
+    assert {witnesses[name] for name in ("kernel log", "registered names", "slabinfo")} == {"used"}
+    assert witnesses["meminfo"] == "absent: not read at a quiet moment after each cycle"
+
+
+def test_nothing_is_compared_with_a_time_when_a_module_was_there(guest: Guest) -> None:
+    witnesses = report(guest, "follow-two")["trust"]["witnesses"]
+    assert witnesses["kernel log"] == "used"
+    for name in ("registered names", "slabinfo"):
+        assert witnesses[name] == "absent: followed_lib was loaded after the cycles"
 
 
 @pytest.mark.parametrize("job", ["follow", "follow-two"])

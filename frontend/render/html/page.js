@@ -39,17 +39,19 @@
     return list;
   }
 
-  function siteOf([rank, verdict, score, allocator, held, growth, leaf, evidence]) {
-    const item = element("li"), details = element("details"), summary = element("summary");
+  function siteOf([rank, verdict, score, allocator, held, growth, leaf, evidence, kind, standing]) {
+    const item = element("li", kind), details = element("details"), summary = element("summary");
     const frame = frames[nodes.frame[leaf[1]]];
     summary.append(element("span", "badge verdict-" + verdict, verdict), " ",
       element("span", "rank", rank), " ", element("code", "", frame[0]), " ",
       element("span", "held", held));
+    for (const [mark] of standing) summary.append(" ", element("span", "tag", mark));
     details.append(summary);
     details.addEventListener("toggle", () => {
       if (!details.open || details.children.length > 1) return;
       const body = element("div", "site"), stack = element("div", "scroll");
       body.append(element("p", "meta", `score ${score}, ${allocator}` + (growth ? `, per cycle ${growth}` : "")));
+      for (const [mark, says] of standing) body.append(element("p", "standing", `${mark}: ${says}`));
       stack.append(stackOf(leaf[0]));
       const reasons = element("ul", "notes");
       for (const reason of evidence) reasons.append(element("li", "", data.strings[reason]));

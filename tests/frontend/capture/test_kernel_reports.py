@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kleak.capture import kernel_log, registered_names
+from kleak.capture import kernel_log, kernel_reports, registered_names
+from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_log import KernelLog
 from kleak.capture.kernel_reports import KernelReports
 from kleak.parsers import kmsg, slabinfo
@@ -70,6 +72,84 @@ def test_reports_are_taken_before_and_after() -> None:
     assert slabinfo.parse(caches[1].text).caches
     assert reports.states["slabinfo"] == "used"
     assert set(reports.states) >= {"allocinfo", "kernel log", "registered names"}
+
+
+class Modules:
+    """The modules that are loaded, as if somebody else loaded and unloaded them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loaded = dict.fromkeys(["other"])
+        monkeypatch.setattr(kernel_reports, "loaded_modules", lambda: self.loaded)
+
+    def load(self, name: str) -> None:
+        self.loaded[name] = None
+
+    def unload(self, name: str) -> None:
+        del self.loaded[name]
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Modules:
+    monkeypatch.setattr(kernel_reports, "_SLABINFO", Path("/proc/meminfo"))  # which all may read
+    return Modules(monkeypatch)
+
+
+def test_a_module_that_is_loaded_at_the_end_is_not_compared_with_its_absence(
+    modules: Modules,
+) -> None:
+    with KernelReports(["leaky", "user"]) as reports:
+        modules.load("leaky")
+        answers = reports.answers()
+        assert [answer.witness for answer in answers].count("slabinfo") == 1
+        assert reports.states["slabinfo"] == "absent: leaky was loaded after the cycles"
+        assert "after" not in reports.states["kernel log"]
+        modules.unload("leaky")
+        answers = reports.answers()
+    assert [answer.witness for answer in answers].count("slabinfo") == 2
+    assert reports.states["slabinfo"] == "used"
+
+
+def test_what_was_refused_at_the_start_is_not_asked_again(modules: Modules) -> None:
+    modules.load("leaky")
+    with KernelReports(["leaky"]) as reports:
+        modules.unload("leaky")
+        assert "slabinfo" not in [answer.witness for answer in reports.answers()]
+    assert reports.states["slabinfo"] == "absent: leaky was loaded before the cycles"
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_module_that_comes_or_goes_while_a_report_is_read_counts(
+    modules: Modules, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    during: list[Callable[[str], None]] = []
+
+    def read() -> kernel_reports._Reply:
+        for change in during:
+            change("leaky")
+        return kernel_reports._Reply("text")
+
+    monkeypatch.setattr(kernel_reports, "_ASKED_TWICE", {"allocinfo": read})
+    with KernelReports(["leaky"]) as reports:
+        if not comes:
+            modules.load("leaky")
+        during.append(modules.load if comes else modules.unload)
+        reports.answers()
+    assert reports.states["allocinfo"] == "absent: leaky was loaded after the cycles"
+
+
+def test_reports_that_are_never_asked_for_are_absent() -> None:
+    observer = Observer(["*"], 1)
+    observer.sample("start", 0, ())
+    assert observer.describe((), (), finished=True).answers == ()
+    assert observer.witnesses == {
+        "allocinfo": "absent: not asked before and after",
+        "kernel log": "absent: not asked before and after",
+        "registered names": "absent: not asked before and after",
+        "slabinfo": "absent: not asked before and after",
+        "meminfo": "absent: not read at a quiet moment after each cycle",
+    }
+    observer.sample("settled", 1, ())
+    assert "meminfo" not in observer.witnesses
 
 
 def test_names_of_registries(tmp_path: Path) -> None:

@@ -72,6 +72,29 @@ def test_a_suppressed_report_in_json(tmp_path):
     assert totals["findings"] == totals["sites"] - 1
 
 
+def test_a_suppressed_site_is_excused_in_the_table_of_many_sessions(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rules = written(tmp_path, "one.supp", "leak:forget_rings\n")
+    output = tmp_path / "sites.parquet"
+    call(report, LEAKY, OLDER, "--suppressions", rules, "-o", output)
+    rows = parquet.read_table(output).to_pylist()
+    excused = [row["function"] for row in rows if row["excuse_by"] == "suppression"]
+    assert excused == ["forget_rings", "forget_rings"]
+    assert len(rows) > len(excused)
+
+
+def test_redacted_reports_have_no_directories_of_excuses(tmp_path):
+    directory = tmp_path / "home-of-alice"
+    directory.mkdir()
+    rules = written(directory, "one.supp", "leak:forget_rings\nleak:not_there\n")
+    before = as_json(directory, "before.json", session(site([3] * 5)))
+    arguments = (LEAKY, "--suppressions", rules, "--baseline", before, "--format", "json")
+    assert "alice" in call(report, *arguments).stdout
+    redacted = call(report, *arguments, "--redact").stdout
+    assert "alice" not in redacted
+    assert "suppressed by one.supp:1" in redacted
+
+
 def test_a_bad_line_is_told_before_any_work(tmp_path):
     rules = written(tmp_path, "one.supp", "leak:fine\nlaek:typo\n")
     for command, argument in ((report, LEAKY), (analyze, TAR)):

@@ -274,6 +274,103 @@ def test_parquet_has_the_sites_of_every_session(sample):
     )
 
 
+# --- what is no finding by itself
+
+HANGS = "older objects there point to each of the 15 that were checked at offset 8"
+EXCUSED = "suppressed by known.supp:1: leak:^known$"
+
+
+@pytest.mark.parametrize("name", ["text", "json", "csv", "markdown", "ktap", "html", "parquet"])
+@pytest.mark.parametrize("reason", [HANGS, EXCUSED])
+def test_formats_that_list_sites_say_why_one_is_no_finding(name, reason):
+    shown_text = shown(name, "standing")
+    if name == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        shown_text = str(parquet.read_table(io.BytesIO(shown_text)).to_pylist())
+    # Wrapped, and a \\ in front of what would be markup.
+    plain = " ".join(str(shown_text).split()).replace("\\", "")
+    assert reason in plain
+    assert reason not in str(shown(name, "6.12--leaky"))
+
+
+def test_ranks_of_the_sample_are_as_these_tests_say():
+    sites = SAMPLES["standing"].report.sites
+    assert [site.frames[0].symbol for site in sites] == ["record", "name", "known"]
+    assert {site.verdict for site in sites} == {Verdict.CONFIRMED}
+    assert [(site.parent is None, site.excuse is None) for site in sites] == [
+        (True, True),
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_csv_has_parent_and_excuse_in_its_last_columns():
+    header, record, name, known = csv.reader(io.StringIO(shown("csv", "standing")))
+    assert header[-5:] == ["parent_rank", "parent_by", "parent_says", "excuse_by", "excuse_says"]
+    assert record[-5:] == [""] * 5
+    assert name[-5:] == ["1", "pointers", HANGS, "", ""]
+    assert known[-5:] == ["", "", "", "suppression", EXCUSED]
+
+
+def test_parquet_names_the_parent_by_its_site_id():
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = parquet.read_table(io.BytesIO(shown("parquet", "standing"))).to_pylist()
+    record, name, known = ([row[key] for key in list(row)[-5:]] for row in rows)
+    assert record == [None] * 5
+    assert name == [rows[0]["site_id"], "pointers", HANGS, None, None]
+    assert known == [None, None, None, "suppression", EXCUSED]
+
+
+def test_pprof_has_a_label_to_leave_such_sites_out_by():
+    profile = profile_class()()
+    profile.ParseFromString(gzip.decompress(shown("pprof", "standing")))
+    text = profile.string_table
+    labels = [{text[one.key]: text[one.str] for one in it.label} for it in profile.sample]
+    assert [(one.get("parent"), one.get("excuse")) for one in labels] == [
+        (None, None),
+        ("pointers", None),
+        (None, "suppression"),
+    ]
+
+
+def test_markdown_has_a_child_below_its_parent_and_an_excused_site_at_the_end():
+    text = str(shown("markdown", "standing"))
+    assert text.splitlines()[0] == (
+        "# leaky: confirmed: 3.8 kB outstanding from 1 place (1 more hangs on it)"
+    )
+    assert [line for line in text.splitlines() if line.startswith("##")] == [
+        "## 1. record at a.c:12: confirmed (score 97.6)",
+        "### 2. name at a.c:15: confirmed (score 97.6), hangs on 1",
+        "## Also outstanding",
+        "## To reproduce",
+    ]
+    assert f"\n\nIt hangs on 1: {HANGS}.\n\n" in text
+    assert "\n| 3 | confirmed | 10 | 1.2 kB | `known at b.c:7` | does not count: suppr" in text
+    at_length = str(shown("markdown", "standing", verbose=True))
+    assert "\n## 3. known at b.c:7: confirmed (score 97.6), does not count\n" in at_length
+
+
+@pytest.mark.parametrize(("name", "says"), [("markdown", "that counts"), ("html", "retained")])
+def test_the_headline_does_not_count_what_is_excused(name, says):
+    material = SAMPLES["standing"]
+    known = replace(material.report, sites=material.report.sites[2:])
+    text = str(BY_NAME[name].render(Material(known, material.captures), Look()))
+    headline = re.search('<p class="verdict.*' if name == "html" else "^# .*", text)
+    assert says in headline[0]
+    assert "confirmed" not in headline[0]
+
+
+def test_html_marks_sites_by_a_class_and_a_word():
+    text = str(shown("html", "standing"))
+    items = re.findall(r"<li(?: class=\"([\w ]+)\")?><details.*?</summary>", text, re.DOTALL)
+    assert items == ["", "hangs", "excused"]
+    assert re.findall(r'<span class="tag">([^<]+)', text) == ["hangs on 1", "does not count"]
+    assert re.findall(r'<p class="standing">([^<]+)', text) == [
+        f"hangs on 1: {HANGS}",
+        f"does not count: {EXCUSED}",
+    ]
+
+
 # --- which format
 
 

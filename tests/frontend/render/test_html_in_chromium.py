@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kleak.model import (
     Evidence,
+    Excuse,
     Frame,
     JudgedSite,
     Kernel,
+    Parent,
     Report,
     Source,
     Tally,
@@ -281,6 +284,26 @@ def test_sites_beyond_the_page_have_their_stacks(page, tmp_path):
     site = many().report.sites[205]
     assert shown == [frame.symbol for frame in site.frames]
     assert f"grew by {205 % 7}" in page.run(f"{item}.textContent")
+
+
+def test_sites_beyond_the_page_say_why_they_are_no_findings(page, tmp_path):
+    what = many()
+    report = what.report
+    sites = list(report.sites)
+    sites[205] = replace(sites[205], parent=Parent(205, "pointers", "<b>points</b> to it"))
+    sites[206] = replace(sites[206], excuse=Excuse("baseline", "known"))
+    show(page, tmp_path, Material(replace(report, sites=tuple(sites)), what.captures))
+    page.run("document.getElementById('more').click()")
+    items = "document.querySelectorAll('#site-list > li')"
+    for number in (205, 206):
+        page.run(f"{items}[{number}].querySelector('summary').click()")
+    page.run("new Promise(requestAnimationFrame)")
+    assert page.run(f"[204, 205, 206].map(i => {items}[i].className)") == ["", "hangs", "excused"]
+    assert names(page, "#site-list .tag") == ["hangs on 205", "does not count"]
+    assert names(page, "#site-list .standing") == [
+        "hangs on 205: <b>points</b> to it",
+        "does not count: known",
+    ]
 
 
 # --- colours

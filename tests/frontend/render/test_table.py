@@ -6,7 +6,7 @@ import pytest
 
 from kleak.analysis.judge import judge
 from kleak.model import Frame, Tally, Trust, Verdict
-from kleak.render.table import HEADERS, frame_text, growth, render, rows
+from kleak.render.table import HEADERS, frame_text, growth, render, rows, trust_line
 from tests.samples import KERNFS, LEAK, frame, regions_of, session, site, stack
 
 GOLDEN = Path(__file__).parent / "data"
@@ -166,6 +166,12 @@ def test_trust_line_comes_first_and_names_losses_and_absent_witnesses():
     assert "kmemleak (not in this kernel)" in head[1]
     assert "vmallocinfo (not read with real addresses)" in head[1]
     assert head[2] == "note: a note"
+
+
+def test_witnesses_that_are_absent_for_one_reason_share_it():
+    absent = {"slabinfo": "absent: no", "kmemleak": "absent: off", "allocinfo": "absent: no"}
+    line = trust_line(Trust(witnesses=absent), verbose=False)
+    assert line.endswith("; absent: allocinfo and slabinfo (no), kmemleak (off)")
 
 
 def test_complete_trust_says_so():
