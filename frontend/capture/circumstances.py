@@ -13,6 +13,7 @@ from kleak import __version__
 from kleak.capture.kernel_reports import KernelReports
 from kleak.capture.machine import setting_changes
 from kleak.capture.records import StackTotal
+from kleak.capture.settle import push_deferred_frees
 from kleak.model import Answer, Circumstances, MemorySample, Session, Tally, TracedSite
 from kleak.parsers.elf_notes import parse_build_id
 
@@ -74,6 +75,8 @@ class Observer:
 
     def __enter__(self) -> Observer:
         """Ask the kernel for the first time."""
+        # As at the end: or what goes then would hide in the kernel's reports what stays.
+        push_deferred_frees()
         self._reports.__enter__()
         return self
 

@@ -20,7 +20,7 @@ from kleak.capture.module_reader import ModuleReader
 from kleak.capture.module_session import Outcome, Tracing, module_tracer
 from kleak.capture.modules import ModuleTarget, loaded_modules
 from kleak.capture.records import LoadRecord
-from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, push_deferred_frees, settle
+from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
 from kleak.capture.tracer import MAX_LOADS, Tracer
 from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError
 from kleak.progress import Progress
@@ -79,8 +79,6 @@ class _Capture:
 
     def follow(self) -> Outcome:
         """Watch, wait for late frees, and read what was seen."""
-        # As at the end: or what goes then would hide in the kernel's reports what stays.
-        push_deferred_frees()
         with self._reader.observer:
             with self._kmemleak:
                 failure = self._capture()
