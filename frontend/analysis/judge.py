@@ -10,6 +10,7 @@ from kleak.analysis.attribution import Attribution, attribute, count_cycles
 from kleak.analysis.grouping import fold
 from kleak.analysis.weights import BOOKS_CAP, LEDGER_CAP, LEDGER_CAP_LOSSY
 from kleak.analysis.witnesses import BOOKS, LEDGER, WITNESSES
+from kleak.collection import no_collection
 from kleak.model import (
     CycleTally,
     JudgedSite,
@@ -49,6 +50,11 @@ def judge(session: Session) -> Report:
     frames only are one. Leaks that hang on others stand behind these. Where several modules were
     observed, a site is judged by the loads of the one it is charged to.
     """
+    with no_collection():
+        return _judge(session)
+
+
+def _judge(session: Session) -> Report:
     sites = _sort_out(session)
     judged = [(one.site, _judge_site(one)) for one in sites.judged]
     judged.sort(key=lambda pair: _order(pair[1]))
@@ -64,7 +70,7 @@ def judge(session: Session) -> Report:
 
 
 def _sort_out(session: Session) -> _Sorted:
-    outstanding = [site for site in session.sites if _outstanding(site).count > 0]
+    outstanding = [site for site in session.sites if site.outstanding.count > 0]
     called, bookkeeping, interrupted = [], [], []
     for site in outstanding:
         if is_bookkeeping(site.frames, site.allocator):
@@ -74,7 +80,7 @@ def _sort_out(session: Session) -> _Sorted:
         else:
             called.append(site)
     attributed = [attribute(site, session) for site in _merge(called, session.target)]
-    judged = (one for one in attributed if _outstanding(one.site).count)
+    judged = (one for one in attributed if one.site.outstanding.count)
     held = (one.held for one in attributed if one.held is not None)
     return _Sorted(tuple(judged), tuple(held), tuple(bookkeeping), tuple(interrupted))
 
@@ -95,7 +101,7 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
         if len(same) == 1:
             yield same[0]
             continue
-        most = max(same, key=lambda site: (_outstanding(site).size_bytes, _frames_key(site.frames)))
+        most = max(same, key=lambda site: (site.outstanding.size_bytes, _frames_key(site.frames)))
         requested = [site.requested_bytes for site in same if site.requested_bytes is not None]
         kept = (allocation for site in same for allocation in site.kept)
         said = [site.reachability for site in same if site.reachability is not None]
@@ -132,7 +138,7 @@ def _judge_site(attribution: Attribution) -> JudgedSite:
         verdict=verdict.decide(percent, facts, complete=complete),
         score=percent,
         allocator=site.allocator,
-        outstanding=_outstanding(site),
+        outstanding=site.outstanding,
         per_cycle=tuple(tally.outstanding for tally in site.cycles),
         frames=rest,
         evidence=evidence,
@@ -179,13 +185,9 @@ def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> T
 
 
 def _extent(sites: Sequence[TracedSite]) -> str:
-    count = sum(_outstanding(site).count for site in sites)
+    count = sum(site.outstanding.count for site in sites)
     objects = "1 object" if count == 1 else f"{count} objects"
     return f"{objects} from 1 stack" if len(sites) == 1 else f"{objects} from {len(sites)} stacks"
-
-
-def _outstanding(site: TracedSite) -> Tally:
-    return _sum(tally.outstanding for tally in site.cycles)
 
 
 def _sum(tallies: Iterable[Tally]) -> Tally:

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappush, heapreplace
 from types import TracebackType
 from typing import Any
 
@@ -514,17 +515,44 @@ class Tracer:
     def outstanding(self) -> Iterator[LedgerEntry]:
         """Return the outstanding allocations, in no order."""
         for key, leaf in self._maps["outstanding"].rows():
-            yield LedgerEntry(
-                _address(key) & ~_KEY_BITS,
-                leaf.stack,
-                leaf.size,
-                leaf.requested,
-                leaf.time_ns,
-                self._epochs.cycle_of(leaf.cycle),
-                FAMILIES[leaf.family],
-                leaf.tgid,
-                leaf.comm.decode(errors="replace"),
-            )
+            yield self._entry(key, leaf)
+
+    def oldest(self, keep: int, before_ns: int) -> Iterator[LedgerEntry]:
+        """Return the ``keep`` oldest of each stack and family among the outstanding allocations
+        that were made before ``before_ns``, in no order.
+        """
+        kept: dict[tuple[int, int], list[tuple[int, int, Any]]] = {}
+        limits: dict[tuple[int, int], int] = {}
+        for rows in self._maps["outstanding"].batches():
+            keys, *places, times = rows.columns(("key",), ("stack", "family", "time_ns"))
+            every = zip(zip(*places, strict=True), times, strict=True)
+            for row, (place, time_ns) in enumerate(every):
+                if time_ns >= limits.get(place, before_ns):
+                    continue
+                of_stack = kept.setdefault(place, [])
+                kept_one = (-time_ns, keys[row], rows.value(row))
+                if len(of_stack) < keep:
+                    heappush(of_stack, kept_one)
+                else:
+                    heapreplace(of_stack, kept_one)
+                if len(of_stack) == keep:
+                    limits[place] = -of_stack[0][0]
+        for of_stack in kept.values():
+            for _, key, leaf in of_stack:
+                yield self._entry(key, leaf)
+
+    def _entry(self, key: int, leaf: Any) -> LedgerEntry:
+        return LedgerEntry(
+            _address(key) & ~_KEY_BITS,
+            leaf.stack,
+            leaf.size,
+            leaf.requested,
+            leaf.time_ns,
+            self._epochs.cycle_of(leaf.cycle),
+            FAMILIES[leaf.family],
+            leaf.tgid,
+            leaf.comm.decode(errors="replace"),
+        )
 
     def reused_by_cache(self) -> dict[str, int]:
         """Return by slab cache how often an address came up again whose free went unseen."""
