@@ -19,6 +19,14 @@ class Limits:
     stacks: int = 16384
     totals: int = 32768
 
+    @property
+    def filter_slots(self) -> int:
+        """Counters of the filter in front of the ledger: a power of two, four times the ledger's
+        entries or more, so that with a full ledger most are 0. filter_slot() of bpf/ledger.h has
+        no more than 24 bits for them.
+        """
+        return 1 << min(max((4 * self.outstanding - 1).bit_length(), 12), 24)
+
 
 @dataclass(frozen=True, slots=True)
 class SymbolScope:

@@ -93,7 +93,6 @@ FAMILIES = (
 _KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 
 MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
-_FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
 
 
 @dataclass
@@ -209,6 +208,7 @@ class Tracer:
     def _constants(self) -> dict[str, int]:
         constants = dict(self._plan.constants)
         constants["MAX_OUTSTANDING"] = self._limits.outstanding
+        constants["FILTER_SLOTS"] = self._limits.filter_slots
         constants["MAX_STACKS"] = self._limits.stacks
         constants["MAX_TOTALS"] = self._limits.totals
         places = len(self._modules) + len(self._loaded)
@@ -422,7 +422,8 @@ class Tracer:
                 table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))
         ledger_filter = self._maps["ledger_filter"]
         for address in addresses:
-            ledger_filter[ctypes.c_int(_filter_slot(address))] = ledger_filter.Leaf(0)
+            slot = _filter_slot(address, self._limits.filter_slots)
+            ledger_filter[ctypes.c_int(slot)] = ledger_filter.Leaf(0)
         self._before = self._raw_counters()
         self._epochs = Epochs()
         self._modules = tuple(modules)
@@ -590,10 +591,10 @@ def _address(key: int) -> int:
     return key ^ (1 << 64) - 1
 
 
-def _filter_slot(address: int) -> int:
+def _filter_slot(address: int, slots: int) -> int:
     """filter_slot() of bpf/ledger.h."""
     spread = ((address >> 12) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40
-    return (spread ^ address >> 6 & 63) & (_FILTER_SLOTS - 1)
+    return (spread ^ address >> 6 & 63) & (slots - 1)
 
 
 def _module_load(leaf: Any) -> LoadRecord:
