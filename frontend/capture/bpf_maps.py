@@ -183,6 +183,17 @@ class Map:
             here.value = there.value
             batch.in_batch = ctypes.addressof(here)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Return what the kernel says that the map takes. Before v6.4 that is without its hash
+        table and headers: commit 90a5527d7686 ("bpf: add new map ops ->map_mem_usage").
+        """
+        for line in Path(f"/proc/self/fdinfo/{self.fd}").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "memlock":
+                return int(value)
+        return 0
+
     def close(self) -> None:
         """Let go of the map. May be called twice."""
         if self.fd >= 0:

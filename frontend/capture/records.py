@@ -11,7 +11,7 @@ from kleak.symbols.kernel_table import TextRange
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes of the maps, in entries. All are preallocated: about 130 bytes for an outstanding
+    """Sizes of the maps, in entries. All are preallocated: about 180 bytes for an outstanding
     allocation, 1.1 kB for a stack, 130 bytes for the totals of a stack in a cycle.
     """
 

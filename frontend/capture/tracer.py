@@ -429,6 +429,11 @@ class Tracer:
         self._modules = tuple(modules)
         self._set_scope()
 
+    @property
+    def map_bytes(self) -> dict[str, int]:
+        """Memory of each map, by its name."""
+        return {name: opened.memory_bytes for name, opened in self._maps.items()}
+
     def table(self, name: str) -> Map:
         """Return a map, for what has a module of its own here."""
         return self._maps[name]

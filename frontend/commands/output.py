@@ -299,14 +299,14 @@ def tracer_options_from(limits: Limits) -> Callable[[_F], _F]:
                 type=click.IntRange(1, 16_000_000),
                 default=limits.outstanding,
                 show_default=True,
-                help="Outstanding allocations that fit into the map, at about 130 bytes each.",
+                help="Outstanding allocations that fit into the map, at about 180 bytes each.",
             ),
             click.option(
                 "--max-stacks",
                 type=click.IntRange(1, 1_000_000),
                 default=limits.stacks,
                 show_default=True,
-                help="Distinct stacks that fit into the map, at about 1.1 kB each.",
+                help="Distinct stacks that fit into the map, at about 1.3 kB each.",
             ),
             click.option(
                 "--kernel-headers",
