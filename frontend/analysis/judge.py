@@ -42,6 +42,7 @@ class _Sorted:
     interrupted: tuple[TracedSite, ...]
 
 
+@no_collection()
 def judge(session: Session) -> Report:
     """Judge every site of ``session`` that has outstanding allocations; the best leak first.
 
@@ -50,11 +51,6 @@ def judge(session: Session) -> Report:
     frames only are one. Leaks that hang on others stand behind these. Where several modules were
     observed, a site is judged by the loads of the one it is charged to.
     """
-    with no_collection():
-        return _judge(session)
-
-
-def _judge(session: Session) -> Report:
     sites = _sort_out(session)
     judged = [(one.site, _judge_site(one)) for one in sites.judged]
     judged.sort(key=lambda pair: _order(pair[1]))

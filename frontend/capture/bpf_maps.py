@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import select
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,24 +71,26 @@ class Rows:
     values: bytearray
     count: int
 
-    def columns(self, key_fields: Sequence[str], leaf_fields: Sequence[str]) -> list[list[int]]:
+    def columns(self, key_fields: Sequence[str], leaf_fields: Sequence[str]) -> list[array[int]]:
         """Each field, of all rows. They are integers; a key that is one itself is named "key"."""
         return [
             *(self._column(self.keys, self.key_type, name) for name in key_fields),
             *(self._column(self.values, self.value_type, name) for name in leaf_fields),
         ]
 
-    def value(self, place: int) -> Any:
+    def value(self, row: int) -> bytes:
         """Return a copy of one value, which does not keep the others in memory."""
-        return self.value_type.from_buffer_copy(self.values, place * ctypes.sizeof(self.value_type))
+        size = ctypes.sizeof(self.value_type)
+        return bytes(self.values[row * size : (row + 1) * size])
 
-    def _column(self, data: bytearray, kind: Any, name: str) -> list[int]:
+    def _column(self, data: bytearray, kind: Any, name: str) -> array[int]:
         row_bytes = ctypes.sizeof(kind)
         at, size = 0, row_bytes
         if issubclass(kind, ctypes.Structure):
             at, size = getattr(kind, name).offset, getattr(kind, name).size
-        words = memoryview(data).cast("Q" if size == 8 else "I")
-        return list(words[at // size :: row_bytes // size][: self.count])
+        words = array("Q" if size == 8 else "I")
+        words.frombytes(memoryview(data)[: self.count * row_bytes])
+        return words[at // size :: row_bytes // size]
 
 
 class Map:

@@ -527,7 +527,7 @@ class Tracer:
         """Return the ``keep`` oldest of each stack and family among the outstanding allocations
         that were made before ``before_ns``, in no order.
         """
-        kept: dict[tuple[int, int], list[tuple[int, int, Any]]] = {}
+        kept: dict[tuple[int, int], list[tuple[int, int, bytes]]] = {}
         limits: dict[tuple[int, int], int] = {}
         for rows in self._maps["outstanding"].batches():
             keys, *places, times = rows.columns(("key",), ("stack", "family", "time_ns"))
@@ -545,7 +545,7 @@ class Tracer:
                     limits[place] = -of_stack[0][0]
         for of_stack in kept.values():
             for _, key, leaf in of_stack:
-                yield self._entry(key, leaf)
+                yield self._entry(key, self._maps["outstanding"].Leaf.from_buffer_copy(leaf))
 
     def _entry(self, key: int, leaf: Any) -> LedgerEntry:
         return LedgerEntry(
