@@ -19,8 +19,8 @@ from kleak.stacks import strip_tracer, vmap_kind
 _GUARDED = frozenset({"vmalloc", "vmap", "ioremap"})
 
 
-# With very many sites fewer of each are kept: this many times what is kept of one, in all.
-_SITES_KEPT_WHOLE = 50
+SITES_KEPT_WHOLE = 50
+"""So many times what is kept of one site is kept of all: where there are more, less of each."""
 
 
 class Ledger(Protocol):
@@ -128,7 +128,7 @@ def build_sites(
             tally[place] += number
         site.requested += row.allocated_requested - row.freed_requested
         outstanding[id(site)] += row.outstanding
-    keep = fair_share(outstanding.values(), keep, keep * _SITES_KEPT_WHOLE)
+    keep = fair_share(outstanding.values(), keep, keep * SITES_KEPT_WHOLE)
     for entry in ledger.oldest(keep, read_at_ns) if keep else ():
         known = sites.find(entry.stack, entry.cycle, entry.family)
         if known is not None:
