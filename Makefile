@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make setup` makes; see .ci/provision for what it installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev-kernel demo test check imports bench bench-quick accuracy fuzz bare-machine clean
+.PHONY: help setup dev-kernel demo test check imports bench bench-quick bench-many accuracy fuzz bare-machine clean
 
 PYTHON := .venv/bin/python
 DEMO_KERNEL := 6.12
@@ -44,6 +44,10 @@ bench: setup ## cost of tracing on the running kernel, beside memleak-bpfcc (roo
 
 bench-quick: setup ## the same in a minute: one round, fewer loads
 	@$(PYTHON) bench/engine.py --quick
+
+bench-many: setup ## the same with a million objects outstanding: an event, and the report (root)
+	@$(PYTHON) -m bench.many_held
+	@$(PYTHON) bench/many_outstanding.py
 
 fuzz: setup ## a minute of damaged reports thrown at the parsers
 	@$(PYTHON) tests/fuzz_parsers.py --seconds 60

@@ -21,7 +21,7 @@
 #ifndef STACK_DEPTH
 #define STACK_DEPTH 127
 #endif
-/* Counters of the filter in front of the ledger; a power of two. */
+/* Counters of the filter in front of the ledger; a power of two, by MAX_OUTSTANDING. */
 #ifndef FILTER_SLOTS
 #define FILTER_SLOTS 262144
 #endif

@@ -188,6 +188,15 @@ class TracedSite:
     kept: Sequence[Allocation] = ()
     reachability: Reachability | None = None
 
+    @property
+    def outstanding(self) -> Tally:
+        """What is outstanding of all cycles."""
+        count = size_bytes = 0
+        for tally in self.cycles:
+            count += tally.allocated.count - tally.freed.count
+            size_bytes += tally.allocated.size_bytes - tally.freed.size_bytes
+        return Tally(count, size_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class Cycle:

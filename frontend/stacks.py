@@ -214,13 +214,14 @@ _INTERRUPT = _names(
 )
 
 
+# A session has many stacks and few functions.
+@lru_cache(maxsize=1 << 16)
 def base_name(symbol: str) -> str:
     """The function as its source names it: without ``.part.0`` and the like and ``_noprof``."""
     name = _SUFFIX.sub("", symbol)
     return name[: -len(_NOPROF)] if name.endswith(_NOPROF) else name
 
 
-# A session has many stacks and few functions.
 @lru_cache(maxsize=1 << 16)
 def _matches(symbol: str, pattern: re.Pattern[str]) -> bool:
     return pattern.fullmatch(base_name(symbol)) is not None
@@ -240,7 +241,12 @@ def _is_tracer(frame: Frame, pattern: re.Pattern[str]) -> bool:
 
 def is_allocator(frame: Frame) -> bool:
     """Whether this is a function of the kernel whose business is to allocate memory."""
-    return any(_is(frame, pattern) for pattern in _ALLOCATOR)
+    return frame.module is None and frame.symbol is not None and _allocates(frame.symbol)
+
+
+@lru_cache(maxsize=1 << 16)
+def _allocates(symbol: str) -> bool:
+    return any(_matches(symbol, pattern) for pattern in _ALLOCATOR)
 
 
 def strip_tracer(frames: Sequence[Frame]) -> Frames:
@@ -319,7 +325,12 @@ def is_bookkeeping(frames: Sequence[Frame], allocator: str) -> bool:
 
 def is_interrupt(frame: Frame) -> bool:
     """Whether this frame is an entry from an interrupt, an exception or into softirqs."""
-    return _is(frame, _INTERRUPT)
+    return frame.module is None and frame.symbol is not None and _interrupts(frame.symbol)
+
+
+@lru_cache(maxsize=1 << 16)
+def _interrupts(symbol: str) -> bool:
+    return _matches(symbol, _INTERRUPT)
 
 
 def before_interrupt(frames: Sequence[Frame]) -> Frames:
@@ -353,18 +364,34 @@ def in_scope(frame: Frame, target: Target) -> bool:
     with commas between; one of kind "symbols" is one or more globs, separated by commas or
     blanks, over the kernel's text; what stands in brackets is a module that was loaded already.
     """
-    names = [name for name in re.split(r"[,\s]+", target.name) if name]
     if frame.module is not None:
-        if target.kind != "module":
-            names = [name[1:-1] for name in names if _is_bracketed(name)]
-        return any(_same_module(frame.module, name) for name in names)
-    if target.kind == "module" or frame.symbol is None:
-        return False
+        return _is_module_of(frame.module, target.kind, target.name)
+    return (
+        target.kind != "module"
+        and frame.symbol is not None
+        and _is_symbol_of(frame.symbol, target.name)
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_symbol_of(symbol: str, globs: str) -> bool:
     return any(
-        fnmatchcase(frame.symbol, glob) or fnmatchcase(base_name(frame.symbol), glob)
-        for glob in names
+        fnmatchcase(symbol, glob) or fnmatchcase(base_name(symbol), glob)
+        for glob in _split(globs)
         if not _is_bracketed(glob)
     )
+
+
+@lru_cache(maxsize=1 << 10)
+def _is_module_of(module: str, kind: str, target: str) -> bool:
+    names = _split(target)
+    if kind != "module":
+        names = [name[1:-1] for name in names if _is_bracketed(name)]
+    return any(_same_module(module, name) for name in names)
+
+
+def _split(names: str) -> list[str]:
+    return [name for name in re.split(r"[,\s]+", names) if name]
 
 
 def _is_bracketed(name: str) -> bool:

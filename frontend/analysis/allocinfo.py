@@ -38,7 +38,7 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     if not rows:
         return None
     calls = sum(rows.values())
-    held = sum(tally.outstanding.count for tally in site.cycles)
+    held = site.outstanding.count
     where = ", ".join(f"{file}:{line}" for file, line in sorted(rows))
     if calls >= held:
         return Finding(Fact.ROWS_GREW, f"/proc/allocinfo has {calls:+d} at {where}")

@@ -8,10 +8,10 @@ hangs on one that is less surely a leak. docs/verdicts.md tells it to the user.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.model import Allocation, JudgedSite, Parent, Session, TracedSite
+from kleak.model import Allocation, Frame, JudgedSite, Parent, Session, Target, TracedSite
 from kleak.stacks import Frames, base_name, in_scope, split_allocator
 
 CHECKED_OBJECTS = 31
@@ -162,16 +162,17 @@ def _is_proof(pointer: _Held, parent: TracedSite, child: TracedSite) -> bool:
 
 def _by_time(sites: Sequence[TracedSite], session: Session) -> Iterator[_Found]:
     stacks = [split_allocator(site.frames)[1] for site in sites]
+    calls = _number_calls(stacks, session.target)
     counts = [tuple(tally.outstanding.count for tally in site.cycles) for site in sites]
     callers: defaultdict[object, list[int]] = defaultdict(list)
-    for number, frames in enumerate(stacks):
-        if frames and (call := _call(frames, 0, session)) is not None:
-            callers[counts[number], call].append(number)
+    for number, of_stack in enumerate(calls):
+        if of_stack and of_stack[0] is not None:
+            callers[counts[number], of_stack[0]].append(number)
     for child, frames in enumerate(stacks):
         candidates = [
             (sites[parent].kept[0].allocated_at_ns, parent, base_name(frames[depth].symbol or ""))
-            for depth in range(len(frames))
-            if (call := _call(frames, depth, session)) is not None
+            for depth, call in enumerate(calls[child])
+            if call is not None
             for parent in callers.get((counts[child], call), ())
             if parent != child and _in_turn(sites[parent].kept, sites[child].kept)
         ]
@@ -184,14 +185,27 @@ def _by_time(sites: Sequence[TracedSite], session: Session) -> Iterator[_Found]:
             yield child, parent, "time", says
 
 
-def _call(frames: Frames, depth: int, session: Session) -> object | None:
-    """What is equal for all stacks below one call of a function of the target: that function, and
-    the frames that called it. None for another function, or where nobody is known to call it.
+_Call = tuple[str | None, str, int]
+
+
+def _number_calls(stacks: Iterable[Frames], target: Target) -> list[list[_Call | None]]:
+    """For each frame of each stack what is equal for all stacks below one call of a function of
+    the target: that function, and a number for the frames that called it. None for another
+    function, or where nobody is known to call it.
     """
-    frame = frames[depth]
-    if frame.symbol is None or depth + 1 == len(frames) or not in_scope(frame, session.target):
-        return None
-    return frame.module, base_name(frame.symbol), frames[depth + 1 :]
+    numbers: dict[tuple[Frame, int], int] = {}
+    found = []
+    for frames in stacks:
+        calls: list[_Call | None] = []
+        callers = 0
+        for frame in reversed(frames):
+            if callers and frame.symbol is not None and in_scope(frame, target):
+                calls.append((frame.module, base_name(frame.symbol), callers))
+            else:
+                calls.append(None)
+            callers = numbers.setdefault((frame, callers), len(numbers) + 1)
+        found.append(calls[::-1])
+    return found
 
 
 def _in_turn(parents: Sequence[Allocation], children: Sequence[Allocation]) -> bool:

@@ -10,6 +10,7 @@ from kleak.analysis.attribution import Attribution, attribute, count_cycles
 from kleak.analysis.grouping import fold
 from kleak.analysis.weights import BOOKS_CAP, LEDGER_CAP, LEDGER_CAP_LOSSY
 from kleak.analysis.witnesses import BOOKS, LEDGER, WITNESSES
+from kleak.collection import no_collection
 from kleak.model import (
     CycleTally,
     JudgedSite,
@@ -41,6 +42,7 @@ class _Sorted:
     interrupted: tuple[TracedSite, ...]
 
 
+@no_collection()
 def judge(session: Session) -> Report:
     """Judge every site of ``session`` that has outstanding allocations; the best leak first.
 
@@ -64,7 +66,7 @@ def judge(session: Session) -> Report:
 
 
 def _sort_out(session: Session) -> _Sorted:
-    outstanding = [site for site in session.sites if _outstanding(site).count > 0]
+    outstanding = [site for site in session.sites if site.outstanding.count > 0]
     called, bookkeeping, interrupted = [], [], []
     for site in outstanding:
         if is_bookkeeping(site.frames, site.allocator):
@@ -74,7 +76,7 @@ def _sort_out(session: Session) -> _Sorted:
         else:
             called.append(site)
     attributed = [attribute(site, session) for site in _merge(called, session.target)]
-    judged = (one for one in attributed if _outstanding(one.site).count)
+    judged = (one for one in attributed if one.site.outstanding.count)
     held = (one.held for one in attributed if one.held is not None)
     return _Sorted(tuple(judged), tuple(held), tuple(bookkeeping), tuple(interrupted))
 
@@ -95,7 +97,7 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
         if len(same) == 1:
             yield same[0]
             continue
-        most = max(same, key=lambda site: (_outstanding(site).size_bytes, _frames_key(site.frames)))
+        most = max(same, key=lambda site: (site.outstanding.size_bytes, _frames_key(site.frames)))
         requested = [site.requested_bytes for site in same if site.requested_bytes is not None]
         kept = (allocation for site in same for allocation in site.kept)
         said = [site.reachability for site in same if site.reachability is not None]
@@ -132,7 +134,7 @@ def _judge_site(attribution: Attribution) -> JudgedSite:
         verdict=verdict.decide(percent, facts, complete=complete),
         score=percent,
         allocator=site.allocator,
-        outstanding=_outstanding(site),
+        outstanding=site.outstanding,
         per_cycle=tuple(tally.outstanding for tally in site.cycles),
         frames=rest,
         evidence=evidence,
@@ -179,13 +181,9 @@ def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> T
 
 
 def _extent(sites: Sequence[TracedSite]) -> str:
-    count = sum(_outstanding(site).count for site in sites)
+    count = sum(site.outstanding.count for site in sites)
     objects = "1 object" if count == 1 else f"{count} objects"
     return f"{objects} from 1 stack" if len(sites) == 1 else f"{objects} from {len(sites)} stacks"
-
-
-def _outstanding(site: TracedSite) -> Tally:
-    return _sum(tally.outstanding for tally in site.cycles)
 
 
 def _sum(tallies: Iterable[Tally]) -> Tally:

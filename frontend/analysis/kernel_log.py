@@ -9,7 +9,7 @@ from pathlib import PurePath
 from kleak.analysis.answers import once_per_session, texts
 from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
-from kleak.model import Session, Tally, Target, TracedSite
+from kleak.model import Session, Target, TracedSite
 from kleak.parsers import kmsg
 from kleak.stacks import base_name, in_scope, split_allocator
 
@@ -97,7 +97,7 @@ def destroyed_caches(session: Session) -> set[str]:
 
 def _object_bytes(site: TracedSite) -> int | None:
     """The size of the site's objects in their slab cache, None where that is not one number."""
-    held = _outstanding(site)
+    held = site.outstanding
     if site.allocator not in ("kmem_cache", "reclaimable_cache") or held.size_bytes % held.count:
         return None
     return held.size_bytes // held.count
@@ -108,18 +108,11 @@ def _objects_of(session: Session) -> dict[int, int]:
     """Outstanding objects from slab caches, by their size."""
     found: Counter[int] = Counter()
     for site in session.sites:
-        held = _outstanding(site)
+        held = site.outstanding
         size = _object_bytes(site) if held.count else None
         if size is not None:
             found[size] += held.count
     return found
-
-
-def _outstanding(site: TracedSite) -> Tally:
-    return Tally(
-        sum(tally.outstanding.count for tally in site.cycles),
-        sum(tally.outstanding.size_bytes for tally in site.cycles),
-    )
 
 
 def notes(session: Session) -> list[str]:

@@ -16,7 +16,7 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     said = site.reachability
     if said is None:
         return None
-    outstanding = sum(tally.outstanding.count for tally in site.cycles)
+    outstanding = site.outstanding.count
     if said.unreferenced:
         which = _share(said.unreferenced, outstanding)
         says = f"kmemleak found no pointer to {which}: nothing can free it"

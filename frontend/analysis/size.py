@@ -12,5 +12,5 @@ LARGE_BYTES = 1 << 20
 def judge(site: TracedSite, session: Session) -> Finding | None:
     """Judge by size; None below 1 MB, where size says nothing. ``session`` takes no part."""
     del session
-    held = sum(tally.outstanding.size_bytes for tally in site.cycles)
+    held = site.outstanding.size_bytes
     return Finding(Fact.LARGE, f"holds {held >> 20} MB") if held >= LARGE_BYTES else None

@@ -33,9 +33,9 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     if key is None or changes is None:
         return None
     held = _held(session)[key]
-    rows = [(before, after) for before, after in changes if _is_of(after, key)]
+    rows = changes.get(key, [])
     noise = sum(NOISE_SLABS_PER_CPU * after.objects_per_slab for _, after in rows) * cpus(session)
-    if not rows or _outstanding(site) <= noise:
+    if not rows or site.outstanding.count <= noise:
         return None
     grown = sum(after.active_objects - before for before, after in rows)
     names = ", ".join(sorted(after.name for before, after in rows if after.active_objects > before))
@@ -49,20 +49,10 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
 
 
 def _key(site: TracedSite) -> _AllocatorAndSize | None:
-    count = _outstanding(site)
-    size = sum(tally.outstanding.size_bytes for tally in site.cycles)
+    count, size = site.outstanding.count, site.outstanding.size_bytes
     if site.allocator not in ("kmalloc", "kmem_cache", "reclaimable_cache"):
         return None
     return None if not count or size % count else (site.allocator == "kmalloc", size // count)
-
-
-def _outstanding(site: TracedSite) -> int:
-    return sum(tally.outstanding.count for tally in site.cycles)
-
-
-def _is_of(cache: Cache, key: _AllocatorAndSize) -> bool:
-    kmalloc, size = key
-    return cache.object_size_bytes == size and kmalloc == bool(_KMALLOC.fullmatch(cache.name))
 
 
 @once_per_session
@@ -72,12 +62,12 @@ def _held(session: Session) -> Counter[_AllocatorAndSize]:
     for site in session.sites:
         key = _key(site)
         if key is not None:
-            found[key] += _outstanding(site)
+            found[key] += site.outstanding.count
     return found
 
 
 @once_per_session
-def _changes(session: Session) -> list[tuple[int, Cache]] | None:
+def _changes(session: Session) -> dict[_AllocatorAndSize, list[tuple[int, Cache]]] | None:
     """Active objects before (0 for a new cache), and the cache after. None: not read twice."""
     reports = first_and_last(session, NAME)
     if reports is None:
@@ -86,7 +76,9 @@ def _changes(session: Session) -> list[tuple[int, Cache]] | None:
         {cache.name: cache for cache in slabinfo.parse(text, errors="collect").caches}
         for text in reports
     )
-    return [
-        (before[name].active_objects if name in before else 0, cache)
-        for name, cache in after.items()
-    ]
+    changes: dict[_AllocatorAndSize, list[tuple[int, Cache]]] = {}
+    for name, cache in after.items():
+        key = (_KMALLOC.fullmatch(name) is not None, cache.object_size_bytes)
+        active = before[name].active_objects if name in before else 0
+        changes.setdefault(key, []).append((active, cache))
+    return changes

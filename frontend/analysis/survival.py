@@ -16,7 +16,7 @@ def judge(site: TracedSite, session: Session) -> Finding:
         for tally, cycle in zip(site.cycles, session.cycles, strict=True)
         if cycle.unloaded_at_ns is None
     )
-    if loaded == sum(tally.outstanding.count for tally in site.cycles):
+    if loaded == site.outstanding.count:
         return Finding(Fact.STILL_LOADED, "the module was not unloaded, it may still hold them")
     if not session.trust.complete:
         return Finding(

@@ -8,10 +8,9 @@ import json
 import mmap
 import os
 import select
-import struct
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +56,41 @@ class MapDefinition:
     flags: int
     key: str
     leaf: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows of a map, as the kernel writes them: ``count`` keys and as many values.
+
+    There may be a million: columns cost a hundredth of what an object for each row would.
+    """
+
+    key_type: Any
+    value_type: Any
+    keys: bytearray
+    values: bytearray
+    count: int
+
+    def columns(self, key_fields: Sequence[str], leaf_fields: Sequence[str]) -> list[array[int]]:
+        """Each field, of all rows. They are integers; a key that is one itself is named "key"."""
+        return [
+            *(self._column(self.keys, self.key_type, name) for name in key_fields),
+            *(self._column(self.values, self.value_type, name) for name in leaf_fields),
+        ]
+
+    def value(self, row: int) -> bytes:
+        """Return a copy of one value, which does not keep the others in memory."""
+        size = ctypes.sizeof(self.value_type)
+        return bytes(self.values[row * size : (row + 1) * size])
+
+    def _column(self, data: bytearray, kind: Any, name: str) -> array[int]:
+        row_bytes = ctypes.sizeof(kind)
+        at, size = 0, row_bytes
+        if issubclass(kind, ctypes.Structure):
+            at, size = getattr(kind, name).offset, getattr(kind, name).size
+        words = array("Q" if size == 8 else "I")
+        words.frombytes(memoryview(data)[: self.count * row_bytes])
+        return words[at // size :: row_bytes // size]
 
 
 class Map:
@@ -110,33 +144,34 @@ class Map:
 
         In batches: a call for each key takes minutes for a million.
         """
-        for keys, values, count in self._batches(_ROWS_AT_ONCE):
-            yield from zip(keys[:count], values[:count], strict=True)
+        for rows in self.batches():
+            yield from zip(
+                (self.Key * rows.count).from_buffer(rows.keys),
+                (self._value * rows.count).from_buffer(rows.values),
+                strict=True,
+            )
 
     def fields(
         self, key_fields: Sequence[str], leaf_fields: Sequence[str]
     ) -> Iterator[tuple[int, ...]]:
         """Chosen fields of each key and value, in one tuple, without an object of either.
 
-        They are integers, named in the order of their C declaration; a key that is an integer
-        has none. For maps that are read again and again: it takes little memory.
+        For maps that are read again and again: it takes little memory. See Rows.columns().
         """
-        key, leaf = _layout(self.Key, key_fields), _layout(self.Leaf, leaf_fields)
-        for keys, values, count in self._batches(_FIELDS_AT_ONCE):
-            pairs = zip(key.iter_unpack(keys), leaf.iter_unpack(values), strict=True)
-            for of_key, of_leaf in islice(pairs, count):
-                yield of_key + of_leaf
+        for rows in self.batches(_FIELDS_AT_ONCE):
+            yield from zip(*rows.columns(key_fields, leaf_fields), strict=True)
 
-    def _batches(self, number: int) -> Iterator[tuple[Any, Any, int]]:
-        """Arrays of keys and of values, of which so many are filled."""
+    def batches(self, number: int = _ROWS_AT_ONCE) -> Iterator[Rows]:
+        """All rows, about ``number`` of them at a time."""
         number = min(self._max_entries, number)
+        key_bytes, value_bytes = ctypes.sizeof(self.Key), ctypes.sizeof(self._value)
         here, there = ctypes.c_uint64(), ctypes.c_uint64()
         batch = Batch(map_fd=self.fd, out_batch=ctypes.addressof(there))
         ended = False
         while not ended:
             # New ones each time: what was given out points into the old ones.
-            keys, values = (self.Key * number)(), (self._value * number)()
-            batch.keys, batch.values = ctypes.addressof(keys), ctypes.addressof(values)
+            keys, values = bytearray(number * key_bytes), bytearray(number * value_bytes)
+            batch.keys, batch.values = _address_of(keys), _address_of(values)
             batch.count = number
             try:
                 bpf(Command.MAP_LOOKUP_BATCH, batch)
@@ -147,9 +182,20 @@ class Map:
                     raise
                 number *= 2  # than which a bucket has more entries
                 continue
-            yield keys, values, batch.count
+            yield Rows(self.Key, self._value, keys, values, batch.count)
             here.value = there.value
             batch.in_batch = ctypes.addressof(here)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what the kernel says that the map takes. Before v6.4 that is without its hash
+        table and headers: commit 90a5527d7686 ("bpf: add new map ops ->map_mem_usage").
+        """
+        for line in Path(f"/proc/self/fdinfo/{self.fd}").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "memlock":
+                return int(value)
+        return 0
 
     def close(self) -> None:
         """Let go of the map. May be called twice."""
@@ -199,14 +245,8 @@ def possible_cpus() -> int:
     return int(last.split("-")[-1]) + 1
 
 
-def _layout(kind: Any, fields: Sequence[str]) -> struct.Struct:
-    """Return the layout of a ctypes type, in which only ``fields`` are unpacked."""
-    layout, at = "=", 0
-    for name in fields:
-        field = getattr(kind, name)
-        layout += f"{field.offset - at}x{'IQ'[field.size == 8]}"
-        at = field.offset + field.size
-    return struct.Struct(f"{layout}{ctypes.sizeof(kind) - at}x")
+def _address_of(memory: bytearray) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def _decode_type(described: Any) -> Any:

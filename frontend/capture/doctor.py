@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,8 +26,8 @@ from kleak.errors import UnsupportedError
 from kleak.parsers.btf import Btf
 from kleak.parsers.kallsyms import HiddenAddressesError
 from kleak.symbols.kernel_table import KernelTable
+from kleak.units import size
 
-_SMALL = Limits(outstanding=64, stacks=64, totals=64)
 _ONLY_FOR = {
     "module_load": MODULE,
     "module_free": MODULE,
@@ -121,14 +121,31 @@ def _try_programs(plan: Plan, tree: HeaderTree) -> Iterator[Finding]:
         for hook in event.ways
     ]
     try:
-        with Tracer(replace(plan, events=ways), tree, limits=_SMALL) as tracer:
+        with Tracer(replace(plan, events=ways), tree) as tracer:
             worked = frozenset(tracer.attachments)
+            map_bytes = tracer.map_bytes
     except UnsupportedError as error:
         yield _not_tried(str(error))
         return
+    yield _examine_maps(map_bytes)
     yield from _program_types(plan, worked)
     for event in plan.events:
         yield _examine_event(event, worked)
+
+
+def _examine_maps(map_bytes: Mapping[str, int]) -> Finding:
+    """``map_bytes`` are those of maps with the default limits."""
+    limits = Limits()
+    an_object = (map_bytes["outstanding"] + map_bytes["ledger_filter"]) // limits.outstanding
+    a_stack = (map_bytes["stacks"] + map_bytes["totals"]) // limits.stacks
+    return Finding(
+        "engine",
+        "maps",
+        State.YES,
+        f"{size(sum(map_bytes.values()))} of memory during a capture, all of it from the start: "
+        f"{size(an_object)} for each of {limits.outstanding} outstanding allocations "
+        f"(--max-outstanding), {size(a_stack)} for each of {limits.stacks} stacks (--max-stacks)",
+    )
 
 
 def _way(event: Event, hook: Hook) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
@@ -16,6 +14,7 @@ from kleak.capture.reachability import Joined, Resolve
 from kleak.capture.records import Counters
 from kleak.capture.sites import build_sites
 from kleak.capture.tracer import Tracer
+from kleak.collection import no_collection
 from kleak.model import Answer, Cycle, Session, Target, Trust
 
 KEPT_OF_A_SITE = 1000
@@ -76,13 +75,9 @@ def read_session(
         answers.append(Answer("kmemleak", time.monotonic_ns(), kmemleak.text))
     witnesses["pointers"] = "absent: memory is read at the end only"
     counters = tracer.counters()
-    read_at_ns = time.monotonic_ns()
-    with _no_collection(), PageHolders(tracer.direct_map) as pages:
+    with no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
-            tracer.totals(),
-            tracer.stacks(),
-            # While allocations count, there may be younger ones, of stacks that are not above.
-            (entry for entry in tracer.outstanding() if entry.time_ns < read_at_ns),
+            tracer,
             resolve,
             cycles=len(cycles),
             keep=keep,
@@ -113,18 +108,6 @@ def read_session(
         report.regions,
         about,
     )
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Spare the garbage collector walks over a million entries, none of which is garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def losses(counters: Counters) -> dict[str, int]:

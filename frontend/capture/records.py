@@ -11,13 +11,21 @@ from kleak.symbols.kernel_table import TextRange
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes of the maps, in entries. All are preallocated: about 130 bytes for an outstanding
+    """Sizes of the maps, in entries. All are preallocated: about 180 bytes for an outstanding
     allocation, 1.1 kB for a stack, 130 bytes for the totals of a stack in a cycle.
     """
 
     outstanding: int = 65536
     stacks: int = 16384
     totals: int = 32768
+
+    @property
+    def filter_slots(self) -> int:
+        """Counters of the filter in front of the ledger: a power of two, four times the ledger's
+        entries or more, so that with a full ledger most are 0. filter_slot() of bpf/ledger.h has
+        no more than 24 bits for them.
+        """
+        return 1 << min(max((4 * self.outstanding - 1).bit_length(), 12), 24)
 
 
 @dataclass(frozen=True, slots=True)

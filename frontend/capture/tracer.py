@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from heapq import heappush, heapreplace
 from types import TracebackType
 from typing import Any
 
@@ -94,7 +95,6 @@ FAMILIES = (
 _KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 
 MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
-_FILTER_SLOTS = 262144  # FILTER_SLOTS of bpf/config.h
 
 
 @dataclass(eq=False)
@@ -209,6 +209,7 @@ class Tracer:
     def _constants(self) -> dict[str, int]:
         constants = dict(self._plan.constants)
         constants["MAX_OUTSTANDING"] = self._limits.outstanding
+        constants["FILTER_SLOTS"] = self._limits.filter_slots
         constants["MAX_STACKS"] = self._limits.stacks
         constants["MAX_TOTALS"] = self._limits.totals
         places = len(self._modules) + len(self._loaded)
@@ -449,11 +450,17 @@ class Tracer:
                 table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))
         ledger_filter = self._maps["ledger_filter"]
         for address in addresses:
-            ledger_filter[ctypes.c_int(_filter_slot(address))] = ledger_filter.Leaf(0)
+            slot = _filter_slot(address, self._limits.filter_slots)
+            ledger_filter[ctypes.c_int(slot)] = ledger_filter.Leaf(0)
         self._before = self._raw_counters()
         self._epochs = Epochs()
         self._modules = tuple(modules)
         self._set_scope()
+
+    @property
+    def map_bytes(self) -> dict[str, int]:
+        """Memory of each map, by its name."""
+        return {name: opened.memory_bytes for name, opened in self._maps.items()}
 
     def table(self, name: str) -> Map:
         """Return a map, for what has a module of its own here."""
@@ -542,17 +549,44 @@ class Tracer:
     def outstanding(self) -> Iterator[LedgerEntry]:
         """Return the outstanding allocations, in no order."""
         for key, leaf in self._maps["outstanding"].rows():
-            yield LedgerEntry(
-                _address(key) & ~_KEY_BITS,
-                leaf.stack,
-                leaf.size,
-                leaf.requested,
-                leaf.time_ns,
-                self._epochs.cycle_of(leaf.cycle),
-                FAMILIES[leaf.family],
-                leaf.tgid,
-                leaf.comm.decode(errors="replace"),
-            )
+            yield self._entry(key, leaf)
+
+    def oldest(self, keep: int, before_ns: int) -> Iterator[LedgerEntry]:
+        """Return the ``keep`` oldest of each stack and family among the outstanding allocations
+        that were made before ``before_ns``, in no order.
+        """
+        kept: dict[tuple[int, int], list[tuple[int, int, bytes]]] = {}
+        limits: dict[tuple[int, int], int] = {}
+        for rows in self._maps["outstanding"].batches():
+            keys, *places, times = rows.columns(("key",), ("stack", "family", "time_ns"))
+            every = zip(zip(*places, strict=True), times, strict=True)
+            for row, (place, time_ns) in enumerate(every):
+                if time_ns >= limits.get(place, before_ns):
+                    continue
+                of_stack = kept.setdefault(place, [])
+                kept_one = (-time_ns, keys[row], rows.value(row))
+                if len(of_stack) < keep:
+                    heappush(of_stack, kept_one)
+                else:
+                    heapreplace(of_stack, kept_one)
+                if len(of_stack) == keep:
+                    limits[place] = -of_stack[0][0]
+        for of_stack in kept.values():
+            for _, key, leaf in of_stack:
+                yield self._entry(key, self._maps["outstanding"].Leaf.from_buffer_copy(leaf))
+
+    def _entry(self, key: int, leaf: Any) -> LedgerEntry:
+        return LedgerEntry(
+            _address(key) & ~_KEY_BITS,
+            leaf.stack,
+            leaf.size,
+            leaf.requested,
+            leaf.time_ns,
+            self._epochs.cycle_of(leaf.cycle),
+            FAMILIES[leaf.family],
+            leaf.tgid,
+            leaf.comm.decode(errors="replace"),
+        )
 
     def reused_by_cache(self) -> dict[str, int]:
         """Return by slab cache how often an address came up again whose free went unseen."""
@@ -590,10 +624,10 @@ def _address(key: int) -> int:
     return key ^ (1 << 64) - 1
 
 
-def _filter_slot(address: int) -> int:
+def _filter_slot(address: int, slots: int) -> int:
     """filter_slot() of bpf/ledger.h."""
     spread = ((address >> 12) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40
-    return (spread ^ address >> 6 & 63) & (_FILTER_SLOTS - 1)
+    return (spread ^ address >> 6 & 63) & (slots - 1)
 
 
 def _module_load(leaf: Any) -> LoadRecord:

@@ -16,6 +16,7 @@ import click
 
 from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.records import Limits
+from kleak.capture.sites import SITES_KEPT_WHOLE
 from kleak.checkout import locator
 from kleak.commands.excuses import Excuses, excuse_options, find_excuses
 from kleak.errors import ExitStatus, UsageError
@@ -243,7 +244,8 @@ keep_option = click.option(
     default=KEPT_OF_A_SITE,
     show_default=True,
     metavar="N",
-    help="Outstanding allocations of a site to save, with address, age and process.",
+    help="Outstanding allocations of a site to save, with address, age and process; in all "
+    f"at most {SITES_KEPT_WHOLE} times as many.",
 )
 
 
@@ -299,14 +301,14 @@ def tracer_options_from(limits: Limits) -> Callable[[_F], _F]:
                 type=click.IntRange(1, 16_000_000),
                 default=limits.outstanding,
                 show_default=True,
-                help="Outstanding allocations that fit into the map, at about 130 bytes each.",
+                help="Outstanding allocations that fit into the map, at about 180 bytes each.",
             ),
             click.option(
                 "--max-stacks",
                 type=click.IntRange(1, 1_000_000),
                 default=limits.stacks,
                 show_default=True,
-                help="Distinct stacks that fit into the map, at about 1.1 kB each.",
+                help="Distinct stacks that fit into the map, at about 1.3 kB each.",
             ),
             click.option(
                 "--kernel-headers",

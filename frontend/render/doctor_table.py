@@ -31,15 +31,12 @@ def render_table(
             state = f"\x1b[{_COLORS[finding.state]}m{state}\x1b[0m"
         margin = " " * (2 + name_width + 2 + 8 + 2)
         start = f"  {finding.name:{name_width}}  {state}  "
-        wrapped = textwrap.wrap(finding.found, max(20, width - len(margin)))
+        wrapped = _wrap(finding.found, width - len(margin))
         lines.append(start + wrapped[0])
         lines += [margin + line for line in wrapped[1:]]
         for label, text in (("", finding.means), ("mend: ", finding.mend)):
             if text and (finding.state is not State.YES or not label):
-                lines += [
-                    margin + line
-                    for line in textwrap.wrap(label + text, max(20, width - len(margin)))
-                ]
+                lines += [margin + line for line in _wrap(label + text, width - len(margin))]
     lines.append("")
     for command in BOTH:
         hindered = obstacles(findings, command)
@@ -50,6 +47,10 @@ def render_table(
             else f"kleak {command} can run here"
         )
     return "\n".join(lines) + "\n"
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(20, width), break_on_hyphens=False)
 
 
 def render_json(kernel: Kernel, findings: Sequence[Finding]) -> str:

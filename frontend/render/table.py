@@ -11,6 +11,7 @@ from statistics import median_low
 
 from tabulate import tabulate
 
+from kleak.collection import no_collection
 from kleak.model import (
     Frame,
     JudgedSite,
@@ -190,6 +191,7 @@ def _reasons(site: JudgedSite) -> str:
 # --- rows to text ---------------------------------------------------------------------------
 
 
+@no_collection()
 def render(
     report: Report,
     *,

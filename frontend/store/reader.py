@@ -224,7 +224,7 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
     return tuple(
         sorted(
             sites,
-            key=lambda site: sum(tally.outstanding.size_bytes for tally in site.cycles),
+            key=lambda site: site.outstanding.size_bytes,
             reverse=True,
         )
     )

@@ -10,6 +10,7 @@ import pytest
 from kleak.capture import doctor as engine
 from kleak.capture.hooks import Attachment, Event, Hook, Plan
 from kleak.capture.machine_state import examine_machine
+from kleak.capture.records import Limits
 from kleak.doctor import MODULE, RUN, Finding, State, obstacles
 from kleak.model import Kernel
 from kleak.render.doctor_table import render_json, render_table
@@ -177,6 +178,22 @@ def test_program_types_say_how_many_were_taken() -> None:
         "fentry programs": State.NO,
         "kprobe programs": State.YES,
     }
+
+
+def test_memory_of_maps_is_by_the_options_that_bound_it() -> None:
+    limits = Limits()
+    found = engine._examine_maps(
+        {
+            "outstanding": 140 * limits.outstanding,
+            "ledger_filter": 30 * limits.outstanding,
+            "stacks": 900 * limits.stacks,
+            "totals": 100 * limits.stacks,
+            "others": 512,
+        }
+    ).found
+    assert "170 B for each of 65536 outstanding allocations (--max-outstanding)" in found
+    assert "1000 B for each of 16384 stacks (--max-stacks)" in found
+    assert found.startswith("26.3 MB")
 
 
 FINDINGS = (

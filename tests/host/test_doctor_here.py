@@ -10,6 +10,15 @@ from typing import Any
 
 import pytest
 
+from kleak.capture.bcc_library import stack_depth
+from kleak.capture.bpf_maps import possible_cpus
+from kleak.capture.events import make_plan, read_btf
+from kleak.capture.headers import find_headers
+from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.records import Limits
+from kleak.capture.scope import NamedScope
+from kleak.capture.tracer import Tracer
+
 KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")
 
 
@@ -55,6 +64,41 @@ def test_status_is_that_of_the_main_job(
     status, document = examined
     assert status == (0 if document["can_run"]["module"] else 3)
     assert document["can_run"]["module"] == Path("/proc/modules").exists()
+
+
+def hash_bytes(entries: int, key: int, leaf: int) -> int:
+    """What the kernel takes for a preallocated hash map: htab_map_mem_usage()."""
+    buckets = 1 << (entries - 1).bit_length()
+    return 16 * buckets + (entries + possible_cpus()) * (48 + key + leaf)
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(200_003, 5003, 20_011)])
+def test_memory_of_the_maps(limits: Limits) -> None:
+    """What the kernel says of the maps is what they hold by their definitions."""
+    table = read_kernel_table()
+    plan = make_plan(read_btf(), table, modules=False)
+    symbols = NamedScope(("do_signalfd4",)).find(table).symbols
+    with Tracer(plan, find_headers(), symbols=symbols, limits=limits) as tracer:
+        said = tracer.map_bytes
+    if said["scopes"] < 100:
+        pytest.skip("this kernel does not count the headers of maps and their hash tables")
+    expected = {
+        "outstanding": hash_bytes(limits.outstanding, 8, 72),
+        "stacks": hash_bytes(limits.stacks, 8, 8 + 8 * stack_depth()),
+        "totals": hash_bytes(limits.totals, 16, 48),
+        "ledger_filter": 8 * limits.filter_slots,
+    }
+    for name, size_bytes in expected.items():
+        assert said[name] == pytest.approx(size_bytes, rel=0.02), name
+
+
+def test_memory_of_the_maps_is_stated(examined: tuple[int, dict[str, Any]]) -> None:
+    (maps,) = [row for row in examined[1]["findings"] if row["name"] == "maps"]
+    limits = Limits()
+    at_least = hash_bytes(limits.outstanding, 8, 72) + hash_bytes(limits.stacks, 8, 1024)
+    stated = float(maps["found"].split(" MB")[0]) * 2**20
+    assert at_least < stated < 2 * at_least
+    assert f"each of {limits.outstanding} outstanding allocations (--max-outst" in maps["found"]
 
 
 def test_it_changes_nothing(tmp_path: Path) -> None:

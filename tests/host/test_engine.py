@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kleak.store.reader import read_session
 from tests.build_modules import TOP
 
 PROCESSES, MADE, KEPT, RUNS = 5, 4001, 37, 3
@@ -110,7 +111,10 @@ def keep_signalfds(kept: int, *limits: str, cwd: Path) -> tuple[dict[str, Any], 
 def test_full_ledger_is_said(tmp_path: Path) -> None:
     """What found room is counted, and what did not is told, to the last one."""
     before, kept, limit = KPTR_RESTRICT.read_text(), 101, 29
-    report, said = keep_signalfds(kept, "--max-outstanding", str(limit), cwd=tmp_path)
+    session = tmp_path / "full.kleak"
+    report, said = keep_signalfds(
+        kept, "--max-outstanding", str(limit), "-o", str(session), cwd=tmp_path
+    )
     trust = report["trust"]
     assert trust["observed"]["allocations"] - trust["observed"]["frees"] == limit
     counts = [site["outstanding"]["count"] for site in report["sites"]]
@@ -121,6 +125,10 @@ def test_full_ledger_is_said(tmp_path: Path) -> None:
     assert 0 <= made - len(report["sites"]) * (kept + 1) < kept
     assert all(0 < count <= kept for count in counts)
     assert "INCOMPLETE" in said
+    # Two sources of each site's count: what was added up, and the ledger's entries.
+    sites = read_session(session).sites
+    assert sum(len(site.kept) for site in sites) == limit
+    assert all(len(site.kept) == site.outstanding.count for site in sites)
     assert KPTR_RESTRICT.read_text() == before
 
 

@@ -1,0 +1,98 @@
+"""Sites from what the maps hold, given here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from kleak.capture.records import LedgerEntry, StackTotal
+from kleak.capture.sites import build_sites, fair_share
+from kleak.model import CycleTally, Frame, Tally
+
+
+@dataclass
+class Ledger:
+    rows: list[StackTotal] = field(default_factory=list)
+    entries: list[LedgerEntry] = field(default_factory=list)
+    frames: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    asked: list[int] = field(default_factory=list)
+
+    def add(self, stack: int, cycle: int, allocated: int, freed: int = 0) -> None:
+        self.rows.append(
+            StackTotal(stack, cycle, "kmalloc", allocated, 64 * allocated, 60 * allocated,
+                       freed, 64 * freed, 60 * freed)
+        )  # fmt: skip
+        for _ in range(allocated - freed):
+            number = len(self.entries)
+            self.entries.append(
+                LedgerEntry(4096 + 64 * number, stack, 64, 60, 1000 - number, cycle, "kmalloc",
+                            1, "somebody")
+            )  # fmt: skip
+
+    def totals(self) -> Sequence[StackTotal]:
+        return self.rows
+
+    def stacks(self) -> Mapping[int, tuple[int, ...]]:
+        return self.frames
+
+    def outstanding(self) -> Iterator[LedgerEntry]:
+        return iter(self.entries)
+
+    def oldest(self, keep: int, before_ns: int) -> Iterator[LedgerEntry]:
+        self.asked.append(keep)
+        return iter(self.entries)
+
+
+def resolve(address: int, cycle: int) -> Frame:
+    """The module moves from cycle to cycle: 0x1000 in 1, 0x2000 in 2."""
+    base = 0x1000 * cycle
+    if base <= address < base + 0x1000:
+        return Frame("leaky", "leak", address - base)
+    return Frame(None, "caller", address)
+
+
+def test_stacks_with_the_same_frames_are_one_site() -> None:
+    """Also those at other addresses in another cycle; at the same addresses they are others."""
+    ledger = Ledger(frames={5: (0x1010, 9), 6: (0x2010, 9)})
+    ledger.add(5, 1, 3, 1)
+    ledger.add(6, 2, 4)
+    ledger.add(5, 2, 1)  # of which nobody knows the module
+    leak, other = build_sites(ledger, resolve, cycles=2, keep=1000)
+    assert leak.frames == (Frame("leaky", "leak", 0x10), Frame(None, "caller", 9))
+    assert leak.cycles == (
+        CycleTally(Tally(3, 192), Tally(1, 64)),
+        CycleTally(Tally(4, 256), Tally()),
+    )
+    assert leak.outstanding == Tally(6, 384)
+    assert leak.requested_bytes == 360
+    assert [kept.cycle for kept in leak.kept] == [2, 2, 2, 2, 1, 1]  # the oldest first
+    assert other.frames[0] == Frame(None, "caller", 0x1010)
+
+
+def test_counts_are_whole_where_few_are_kept() -> None:
+    ledger = Ledger(frames={stack: (0x1000 + stack, 9) for stack in range(1, 102)})
+    for stack in range(1, 101):
+        ledger.add(stack, 1, 1)
+    ledger.add(101, 1, 53)
+    sites = build_sites(ledger, resolve, cycles=1, keep=2)
+    assert ledger.asked == [1]  # 50 times 2 for 101 sites
+    assert [site.outstanding.count for site in sites] == [53] + [1] * 100
+    assert all(len(site.kept) == 1 for site in sites)
+    assert build_sites(ledger, resolve, cycles=1, keep=0)[0].kept == ()
+
+
+@pytest.mark.parametrize(
+    ("counts", "most", "in_all", "share"),
+    [
+        ([], 10, 100, 10),
+        ([3, 4, 5], 10, 100, 10),
+        ([30, 40, 50], 10, 100, 10),
+        ([1, 1, 100, 100], 1000, 100, 49),
+        ([7] * 50, 7, 100, 2),
+        ([7] * 500, 7, 100, 1),
+    ],
+)
+def test_shares(counts: list[int], most: int, in_all: int, share: int) -> None:
+    assert fair_share(counts, most, in_all) == share
