@@ -141,7 +141,7 @@ def read_peers(results: Path) -> Iterator[peers.PeerScore]:
     if not places.exists():
         return
     image = ModuleImage(Path((results / "corpus").read_text()))
-    region, offset = image.section_offsets[".text"]
+    region, offset = image.section_offsets()[".text"]
     loads = {place - offset for case in json.loads(places.read_text()).values() for place in case}
 
     def resolve(address: int) -> frozenset[str]:
