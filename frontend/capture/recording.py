@@ -14,6 +14,7 @@ from kleak.capture.page_holders import PageHolders
 from kleak.capture.pointers import read_pointers
 from kleak.capture.reachability import Joined, Resolve
 from kleak.capture.records import Counters
+from kleak.capture.sampling import FIRST_WALKS
 from kleak.capture.sites import build_sites
 from kleak.capture.tracer import Tracer
 from kleak.model import Answer, Cycle, Session, Target, Trust
@@ -88,6 +89,7 @@ def read_session(
             keep=keep,
             holder=pages.holder,
             kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
+            call_sites=tracer.call_sites(),
         )
         witnesses["page_owner"] = pages.owner_state
     if finished:
@@ -108,7 +110,12 @@ def read_session(
             {name: counters.counted[counter] for counter, name in _OBSERVED.items()},
             tracer.means,
             witnesses,
-            (*tracer.notes, *notes, *_remarks(counters, tracer.reused_by_cache())),
+            (
+                *tracer.notes,
+                *_sampling(tracer),
+                *notes,
+                *_remarks(counters, tracer.reused_by_cache()),
+            ),
         ),
         report.regions,
         about,
@@ -137,6 +144,16 @@ def losses(counters: Counters) -> dict[str, int]:
 
 def _nonzero(counted: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
     return {name: counted[counter] for counter, name in names.items() if counted[counter]}
+
+
+def _sampling(tracer: Tracer) -> list[str]:
+    if tracer.walk_every == 1:
+        return []
+    return [
+        f"stacks were sampled: of each call site those of the first {FIRST_WALKS} allocations in a "
+        f"cycle, then one in {tracer.walk_every}, and more where it grew; counts are exact, and "
+        "what comes from one call site is one site"
+    ]
 
 
 def _remarks(counters: Counters, reused_by_cache: Mapping[str, int]) -> list[str]:

@@ -9,17 +9,29 @@ from dataclasses import dataclass, field, replace
 
 from kleak.capture.reachability import Joined, Resolve, reachability
 from kleak.capture.records import LedgerEntry, StackTotal
-from kleak.model import Allocation, CycleTally, Frame, Tally, TracedSite
-from kleak.stacks import strip_tracer, vmap_kind
+from kleak.capture.sampling import is_call_site
+from kleak.model import Allocation, CycleTally, Frame, StackSample, Tally, TracedSite
+from kleak.stacks import Frames, strip_tracer, vmap_kind
 
 # vmap areas end in a page that is not mapped, but for vm_map_ram's (get_vm_area_node() of
 # mm/vmalloc.c adds it; VM_NO_GUARD, which no module uses, would not).
 _GUARDED = frozenset({"vmalloc", "vmap", "ioremap"})
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is one site: an allocator with a stack, or with a call site if ``counted`` by that."""
+
+    allocator: str
+    frames: Frames
+    counted: bool = False
+
+
 @dataclass
 class _Growing:
     cycles: dict[int, list[int]] = field(default_factory=dict)
+    # Of a call site: outstanding and allocated objects by the stack that was walked for them.
+    walked: dict[Frames, list[int]] = field(default_factory=dict)
     requested: int = 0
     kept: list[Allocation] = field(default_factory=list)
     said: Counter[str] = field(default_factory=Counter)
@@ -35,47 +47,71 @@ def build_sites(
     keep: int,
     holder: Callable[[int, int], str | None] = lambda address, tgid: None,
     kmemleak: Joined | None = None,
+    call_sites: Mapping[int, int] | None = None,
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: totals of cycles 1 to ``cycles`` count. ``keep``: outstanding allocations kept
     of a site, oldest first. ``holder`` says who has the page at an address that a process (its
-    tgid) allocated. ``kmemleak`` joins what it said, None if it was not asked.
+    tgid) allocated. ``kmemleak`` joins what it said, None if it was not asked. ``call_sites``:
+    where stacks are sampled, the call sites of those that were walked; what has one is a site
+    together with all else from there.
     """
-    named: dict[tuple[int, int, str], tuple[str, tuple[Frame, ...]]] = {}
+    named: dict[tuple[int, int, str], tuple[_Place, Frames]] = {}
 
-    def name(stack: int, cycle: int, family: str) -> tuple[str, tuple[Frame, ...]]:
+    def name(stack: int, cycle: int, family: str) -> tuple[_Place, Frames]:
+        """Where an allocation belongs, and its stack, which is empty if it was not walked."""
         key = (stack, cycle, family)
         if key not in named:
-            frames = strip_tracer([resolve(address, cycle) for address in stacks[stack]])
-            named[key] = (allocator_of(family, frames), frames)
+            call_site = stack if is_call_site(stack) else (call_sites or {}).get(stack)
+            frames: Frames = ()
+            if stack != call_site:
+                frames = strip_tracer([resolve(address, cycle) for address in stacks[stack]])
+            if call_site:
+                place = _Place(family, (resolve(call_site, cycle),), counted=True)
+            else:
+                place = _Place(allocator_of(family, frames), frames)
+            named[key] = (place, frames)
         return named[key]
 
-    sites: dict[tuple[str, tuple[Frame, ...]], _Growing] = {}
+    sites: dict[_Place, _Growing] = {}
     for row in totals:
-        site = sites.setdefault(name(row.stack, row.cycle, row.family), _Growing())
+        place, frames = name(row.stack, row.cycle, row.family)
+        site = sites.setdefault(place, _Growing())
+        if place.counted and frames:
+            known = site.walked.setdefault(frames, [0, 0])
+            known[0] += row.outstanding
+            known[1] += row.allocated
         tally = site.cycles.setdefault(row.cycle, [0, 0, 0, 0])
-        for place, number in enumerate(
+        for column, number in enumerate(
             (row.allocated, row.allocated_bytes, row.freed, row.freed_bytes)
         ):
-            tally[place] += number
+            tally[column] += number
         site.requested += row.allocated_requested - row.freed_requested
     for entry in sorted(outstanding, key=lambda entry: entry.time_ns):
-        known = sites.get(name(entry.stack, entry.cycle, entry.family))
-        if known is None:
+        found = sites.get(name(entry.stack, entry.cycle, entry.family)[0])
+        if found is None:
             continue
         if kmemleak is not None:
-            kmemleak.count(entry, known.said)
-        if len(known.kept) < keep:
-            known.kept.append(
+            kmemleak.count(entry, found.said)
+        if len(found.kept) < keep:
+            found.kept.append(
                 _allocation(
                     entry,
                     holder(entry.address, entry.tgid) if entry.family == "pages" else None,
                 )
             )
-    built = [
-        _site(allocator, frames, growing, cycles) for (allocator, frames), growing in sites.items()
-    ]
+    built: list[TracedSite] = []
+    shown: set[tuple[str, Frames]] = set()
+    for place, growing in sites.items():
+        frames, sample = place.frames, None
+        if place.counted:
+            frames, sample = _sample(place, growing)
+            # Where the compiler left the call site no frame, two of them may have one stack.
+            if (place.allocator, frames) in shown:
+                frames, sample = place.frames, replace(sample, shown=0)
+        shown.add((place.allocator, frames))
+        built.append(_site(place.allocator, frames, sample, growing, cycles))
     if kmemleak is not None:
         left = kmemleak.stacks_left(resolve, cycles)
         built = [
@@ -83,6 +119,19 @@ def build_sites(
             for site, growing in zip(built, sites.values(), strict=True)
         ]
     return tuple(sorted(built, key=_outstanding_bytes, reverse=True))
+
+
+def _sample(place: _Place, growing: _Growing) -> tuple[Frames, StackSample]:
+    """The stack to show of a call site, which most of its objects have, and what that rests on."""
+    outstanding = [count for count, _ in growing.walked.values() if count > 0]
+    most = max(growing.walked, key=lambda frames: growing.walked[frames], default=None)
+    sample = StackSample(
+        place.frames[0],
+        sum(outstanding),
+        len(outstanding),
+        0 if most is None else max(0, growing.walked[most][0]),
+    )
+    return most or place.frames, sample
 
 
 def allocator_of(family: str, frames: tuple[Frame, ...]) -> str:
@@ -110,7 +159,9 @@ def guard_bytes_of(allocator: str) -> int:
     return os.sysconf("SC_PAGESIZE") if allocator in _GUARDED else 0
 
 
-def _site(allocator: str, frames: tuple[Frame, ...], growing: _Growing, cycles: int) -> TracedSite:
+def _site(
+    allocator: str, frames: Frames, stacks: StackSample | None, growing: _Growing, cycles: int
+) -> TracedSite:
     guard_bytes = guard_bytes_of(allocator)
     tallies = []
     for cycle in range(1, cycles + 1):
@@ -128,6 +179,7 @@ def _site(allocator: str, frames: tuple[Frame, ...], growing: _Growing, cycles: 
         # The size that a caller asked vmalloc for is rounded before the event tells it.
         None if guard_bytes else growing.requested,
         tuple(growing.kept),
+        stacks=stacks,
     )
 
 
