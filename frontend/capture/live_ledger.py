@@ -133,7 +133,7 @@ class LiveLedger:
         mark = self._mark
         for stack, cycle, family, made, made_bytes, freed, freed_bytes in self._rows_of_totals():
             rows += 1
-            if not is_call_site(stack):
+            if not self._tracer.is_call_site(stack):
                 stacks.add(stack)
             if made <= freed:
                 continue
@@ -246,7 +246,7 @@ class LiveLedger:
     def _fill(self) -> tuple[int, int]:
         """Number of rows, and of different stacks among them."""
         seen = [row[0] for row in self._rows_of_totals()]
-        return len(seen), sum(not is_call_site(stack) for stack in set(seen))
+        return len(seen), sum(not self._tracer.is_call_site(stack) for stack in set(seen))
 
 
 def _add(places: dict[_Place, list[int]], place: _Place, count: int, size_bytes: int) -> None:

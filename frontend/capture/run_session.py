@@ -147,9 +147,9 @@ class _Capture:
         self._sample("unloaded", index)
         settle(self._tracer.outstanding_count, BETWEEN_CYCLES, self._progress, f"run {index}")
         self._sample("settled", index)
-        self._growth.note(
-            outstanding_by_call_site(self._tracer.totals(), self._tracer.call_sites())
-        )
+        call_sites = self._tracer.call_sites()
+        if call_sites is not None:
+            self._growth.note(outstanding_by_call_site(self._tracer.totals(), call_sites))
         self._recorder.save(self._session(None, finished=False))
 
     def _run_command(self, index: int) -> None:

@@ -25,7 +25,10 @@ class Walker(Protocol):
 
 
 def is_call_site(stack: int) -> bool:
-    """Whether a key that allocations are booked under is a call site, and not a walked stack."""
+    """Whether a key that allocations are booked under is a call site, and not a walked stack.
+
+    For stacks that are sampled only: else any bit of a key may be set.
+    """
     return bool(stack >> 63)
 
 

@@ -63,7 +63,9 @@ def build_sites(
         """Where an allocation belongs, and its stack, which is empty if it was not walked."""
         key = (stack, cycle, family)
         if key not in named:
-            call_site = stack if is_call_site(stack) else (call_sites or {}).get(stack)
+            call_site = 0
+            if call_sites is not None:
+                call_site = stack if is_call_site(stack) else call_sites.get(stack, 0)
             frames: Frames = ()
             if stack != call_site:
                 frames = strip_tracer([resolve(address, cycle) for address in stacks[stack]])

@@ -522,7 +522,7 @@ class Tracer:
 
     def stack(self, key: int) -> tuple[int, ...]:
         """Return one stack, of a call site alone that. Raises KeyError if there is none."""
-        if is_call_site(key):
+        if self.is_call_site(key):
             return (key,)
         table = self._maps["stacks"]
         leaf = table[table.Key(key)]
@@ -532,17 +532,23 @@ class Tracer:
         """Return the stacks by their key: return addresses, innermost first."""
         return {key: tuple(leaf.frames[: leaf.depth]) for key, leaf in self._maps["stacks"].rows()}
 
+    def is_call_site(self, key: int) -> bool:
+        """Whether a key that is booked under is a call site, and not that of a walked stack."""
+        return self.walk_every > 1 and is_call_site(key)
+
     def call_site(self, key: int) -> int:
-        """Return the call site of a stack, 0 where stacks are not sampled, or not by call site."""
-        if is_call_site(key) or self.walk_every == 1:
-            return key if is_call_site(key) else 0
+        """Return the call site of a stack; 0 where stacks are not sampled, or it has none."""
+        if self.walk_every == 1:
+            return 0
+        if is_call_site(key):
+            return key
         table = self._maps["stacks"]
         return int(table[table.Key(key)].call_site)
 
-    def call_sites(self) -> dict[int, int]:
-        """Return the call sites of walked stacks by the stacks' keys, where stacks are sampled."""
+    def call_sites(self) -> dict[int, int] | None:
+        """Return the call sites of walked stacks by their keys; None if stacks are not sampled."""
         if self.walk_every == 1:
-            return {}
+            return None
         return {key: leaf.call_site for key, leaf in self._maps["stacks"].rows() if leaf.call_site}
 
     def outstanding(self) -> Iterator[LedgerEntry]:
