@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
@@ -90,6 +92,7 @@ def read_session(
             holder=pages.holder,
             kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
             call_sites=tracer.call_sites(),
+            name_of=_process_names(),
         )
         witnesses["page_owner"] = pages.owner_state
     if finished:
@@ -144,6 +147,19 @@ def losses(counters: Counters) -> dict[str, int]:
 
 def _nonzero(counted: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
     return {name: counted[counter] for counter, name in names.items() if counted[counter]}
+
+
+def _process_names() -> Callable[[int], str]:
+    """Return what names a process by its id, as it is called now; "" where it has ended."""
+
+    @cache
+    def name_of(tgid: int) -> str:
+        try:
+            return Path(f"/proc/{tgid}/comm").read_text().rstrip("\n")
+        except OSError:
+            return ""
+
+    return name_of
 
 
 def _sampling(tracer: Tracer) -> list[str]:

@@ -48,6 +48,7 @@ def build_sites(
     holder: Callable[[int, int], str | None] = lambda address, tgid: None,
     kmemleak: Joined | None = None,
     call_sites: Mapping[int, int] | None = None,
+    name_of: Callable[[int], str] = lambda tgid: "",
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
@@ -55,7 +56,7 @@ def build_sites(
     of a site, oldest first. ``holder`` says who has the page at an address that a process (its
     tgid) allocated. ``kmemleak`` joins what it said, None if it was not asked. ``call_sites``:
     where stacks are sampled, the call sites of those that were walked; what has one is a site
-    together with all else from there.
+    together with all else from there. ``name_of`` names a process whose name was not noted.
     """
     named: dict[tuple[int, int, str], tuple[_Place, Frames]] = {}
 
@@ -100,6 +101,7 @@ def build_sites(
             found.kept.append(
                 _allocation(
                     entry,
+                    entry.comm or name_of(entry.tgid),
                     holder(entry.address, entry.tgid) if entry.family == "pages" else None,
                 )
             )
@@ -143,7 +145,7 @@ def allocator_of(family: str, frames: tuple[Frame, ...]) -> str:
     return vmap_kind(frames) or "vmap"
 
 
-def _allocation(entry: LedgerEntry, holder: str | None) -> Allocation:
+def _allocation(entry: LedgerEntry, comm: str, holder: str | None) -> Allocation:
     return Allocation(
         entry.address,
         entry.size_bytes,
@@ -151,7 +153,7 @@ def _allocation(entry: LedgerEntry, holder: str | None) -> Allocation:
         entry.time_ns,
         entry.cycle,
         entry.tgid,
-        entry.comm,
+        comm,
         holder,
     )
 

@@ -143,6 +143,24 @@ def test_kept_allocations_are_those_of_all_stacks() -> None:
     assert [one.address for one in site.kept] == [1, 2, 3]
 
 
+def test_processes_without_a_name_are_named() -> None:
+    entries = [
+        LedgerEntry(n, SITE, 64, 60, n, 1, "kmalloc", n, comm)
+        for n, comm in ((1, "noted"), (2, ""))
+    ]
+    (site,) = build_sites(
+        [total(SITE, 2, 0)],
+        STACKS,
+        entries,
+        resolve,
+        cycles=1,
+        keep=9,
+        call_sites=CALL_SITES,
+        name_of="process {}".format,
+    )
+    assert [one.comm for one in site.kept] == ["noted", "process 2"]
+
+
 def test_outstanding_by_call_site() -> None:
     totals = [total(SITE, 10, 3), total(ONE, 5, 1), total(ELSEWHERE, 2, 0), total(PAGES, 9, 0)]
     assert outstanding_by_call_site(totals, CALL_SITES) == {SITE: 11, OTHER: 2}
