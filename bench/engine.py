@@ -33,6 +33,7 @@ from kleak.capture.headers import bcc_environment, find_headers
 from kleak.capture.kernel_state import read_kernel_table
 from kleak.capture.machine import setting
 from kleak.capture.records import Limits
+from kleak.capture.sampling import WALK_EVERY
 from kleak.capture.scope import NamedScope
 from kleak.capture.tracer import Tracer
 
@@ -50,21 +51,26 @@ EVENTS = (
 )
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+# Functions in scope, and one in how many stacks is walked.
 SCOPES = {
-    "kleak, scope never entered": ("do_signalfd4",),
-    "kleak, scope on every stack of pipes": ("alloc_pipe_info", "create_pipe_files"),
+    "kleak, scope never entered": (("do_signalfd4",), 1),
+    "kleak, scope on every stack of pipes": (("alloc_pipe_info", "create_pipe_files"), 1),
+    "kleak, whole kernel, stacks sampled": ((), WALK_EVERY),
+    "kleak, whole kernel, all stacks walked": ((), 1),
 }
 Programs = dict[tuple[int, str], tuple[int, int, int]]
 
 
 @contextmanager
-def kleak(scope: tuple[str, ...]) -> Iterator[None]:
-    """Trace a scope."""
+def kleak(scope: tuple[str, ...], walk_every: int) -> Iterator[None]:
+    """Trace a scope; nothing is the whole kernel."""
     table = read_kernel_table()
     symbols = NamedScope(scope).find(table).symbols
     plan = make_plan(read_btf(), table, modules=False)
     limits = Limits(outstanding=262144)
-    with Tracer(plan, find_headers(), symbols=symbols, limits=limits) as tracer:
+    with Tracer(
+        plan, find_headers(), symbols=symbols, limits=limits, walk_every=walk_every
+    ) as tracer:
         tracer.count_allocations(True, cycle=1)
         yield
 
@@ -125,7 +131,7 @@ def tools() -> dict[str, Callable[[], AbstractContextManager[None]]]:
     return {
         "untraced": nullcontext,
         "empty programs": empty,
-        **{name: lambda scope=scope: kleak(scope) for name, scope in SCOPES.items()},
+        **{name: lambda scope=scope: kleak(*scope) for name, scope in SCOPES.items()},
         "memleak-bpfcc": memleak,
     }
 

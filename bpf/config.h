@@ -17,6 +17,16 @@
 #ifndef MAX_TOTALS
 #define MAX_TOTALS 32768
 #endif
+/*
+ * Of the allocations of one call site, one in so many has its stack walked, and the first ones in
+ * each cycle; the others are booked under the call site. 0: all are walked.
+ */
+#ifndef SAMPLE_EVERY
+#define SAMPLE_EVERY 0
+#endif
+#define FIRST_WALKS 16
+/* Shares of call sites that user space has set; a power of two, SHARE_SLOTS of kleak.capture.sampling. */
+#define SHARE_SLOTS 4096
 /* Frames kept of a stack. The kernel walks kernel.perf_event_max_stack at most. */
 #ifndef STACK_DEPTH
 #define STACK_DEPTH 127

@@ -16,7 +16,7 @@ KRETFUNC_PROBE(dma_pool_alloc)
 	u64 key = dma_pool_key(result_of(ctx));
 
 	if (concerns(ctx, PROGRAM_DMA_POOL_ALLOC, key, 0))
-		book_allocation(ctx, PROGRAM_DMA_POOL_ALLOC, 1, FAMILY_DMA_POOL, key, size, size,
+		book_allocation(ctx, PROGRAM_DMA_POOL_ALLOC, 1, FAMILY_DMA_POOL, key, size, size, 0,
 				0);
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include "prefilter.h"
 #include "stacks.h"
 #include "processes.h"
+#include "sampling.h"
 #include "ledger.h"
 
 #include "slab.c"

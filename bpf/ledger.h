@@ -225,6 +225,10 @@ static __always_inline int concerns(void *ctx, u32 program, u64 address, u64 cal
 {
 	struct scope *scope = current_scope();
 
+#if SAMPLE_EVERY
+	if (scope && scope->counting)
+		return 1; /* book_allocation() looks for the address */
+#endif
 	if (find_outstanding(address))
 		return 1;
 	if (!scope || !scope->counting)
@@ -238,9 +242,9 @@ static __always_inline int concerns(void *ctx, u32 program, u64 address, u64 cal
 /*
  * Describes an allocation that is made now, all but its sizes. Returns 1 if
  * its stack touches the scope. program is the number of the calling program,
- * for its scratch stack.
+ * for its scratch stack; call_site the return address that the event gives, or 0.
  */
-static __always_inline int describe(void *ctx, u32 program, u32 family,
+static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call_site,
 				    struct allocation *allocation)
 {
 	struct scope *scope = current_scope();
@@ -256,6 +260,9 @@ static __always_inline int describe(void *ctx, u32 program, u32 family,
 	stack = walk(ctx, program);
 	if (!stack)
 		return 0;
+#if SAMPLE_EVERY
+	stack->call_site = call_site;
+#endif
 	allocation->stack = 0;
 	if (touches_scope(stack, scope)) {
 		if (family == FAMILY_PAGE && is_owned(stack))
@@ -274,16 +281,16 @@ static __always_inline int describe(void *ctx, u32 program, u32 family,
 	return 1;
 }
 
-/* Enters an allocation that describe() described. */
-static __always_inline void enter(u64 address, struct allocation *allocation)
+/* Enters an allocation that describe() described. total is where it counts, 0 if not known yet. */
+static __always_inline void enter(u64 address, struct allocation *allocation, struct total *total)
 {
 	u32 *slot = filter_slot(address);
 	u64 key = ledger_key(address);
-	struct total *total;
 
 	if (!slot)
 		return;
-	total = total_of(allocation);
+	if (!total)
+		total = total_of(allocation);
 	if (!total) {
 		count(COUNT_TOTALS_FULL);
 		return;
@@ -298,12 +305,52 @@ static __always_inline void enter(u64 address, struct allocation *allocation)
 	count(COUNT_ALLOCATED);
 }
 
+#if SAMPLE_EVERY
+/*
+ * Books an allocation under its call site. Returns 0 if its stack is to be walked, or nothing is
+ * to be booked: then describe() will say so again.
+ */
+static __always_inline int book_by_call_site(u32 family, u64 address, u64 call_site, u64 size,
+					     u64 requested)
+{
+	struct scope *scope = current_scope();
+	struct allocation allocation = {
+		.stack = call_site,
+		.size = size,
+		.requested = requested,
+		.family = family,
+	};
+	struct total *total;
+
+	if (!call_site || !scope || !scope->counting)
+		return 0;
+	allocation.tgid = bpf_get_current_pid_tgid() >> 32;
+	if (scope->ignore_tracer && allocation.tgid == scope->tracer_tgid)
+		return 0;
+	allocation.cycle = scope->cycle;
+	total = total_of(&allocation);
+	if (!total || is_walked(call_site, total))
+		return 0;
+	allocation.time_ns = bpf_ktime_get_ns();
+	allocation.cpu = bpf_get_smp_processor_id();
+	enter(address, &allocation, total);
+	return 1;
+}
+#else
+static __always_inline int book_by_call_site(u32 family, u64 address, u64 call_site, u64 size,
+					     u64 requested)
+{
+	return 0;
+}
+#endif
+
 /*
  * Books an allocation that concerns() the ledger, if its stack is in scope.
- * copy is 1 or 2; program is the number of the first copy.
+ * copy is 1 or 2; program is the number of the first copy; call_site is 0 if the event gives none.
  */
 static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u32 family,
-					    u64 address, u64 size, u64 requested, u64 cache)
+					    u64 address, u64 size, u64 requested, u64 cache,
+					    u64 call_site)
 {
 	struct allocation allocation = {};
 	struct cache_name name = {};
@@ -319,11 +366,13 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u3
 #endif
 		book_reuse(address, family, size, &name);
 	}
-	allocation.size = size;
-	allocation.requested = requested;
-	if (!describe(ctx, program + copy - 1, family, &allocation))
-		return;
-	enter(address, &allocation);
+	if (!book_by_call_site(family, address, call_site, size, requested)) {
+		allocation.size = size;
+		allocation.requested = requested;
+		if (!describe(ctx, program + copy - 1, family, call_site, &allocation))
+			return;
+		enter(address, &allocation, 0);
+	}
 	if (copy == 2)
 		count(COUNT_REPAIRED_ALLOCATIONS);
 }

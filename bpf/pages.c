@@ -57,7 +57,7 @@ static __always_inline void enter_pages(u64 key, u32 order, struct allocation *a
 	orders->seen[slot & (PAGE_ORDERS_ROUNDED - 1)] = 1;
 	allocation->size = allocation->requested = (u64)PAGE_BYTES << order;
 	allocation->order = order;
-	enter(key, allocation);
+	enter(key, allocation, 0);
 }
 
 static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
@@ -79,7 +79,7 @@ static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 		name.size = (u64)PAGE_BYTES << order;
 		book_reuse(key, FAMILY_PAGE, name.size, &name);
 	}
-	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, &allocation))
+	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation))
 		return 0;
 	enter_pages(key, order, &allocation);
 	if (copy == 2)
@@ -121,7 +121,7 @@ static __always_inline int book_alloc_pages_bulk(void *ctx)
 	list = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_LIST);
 #endif
 	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 0, 0) ||
-	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, &allocation))
+	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation))
 		return 0;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);

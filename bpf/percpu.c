@@ -25,7 +25,7 @@ int on_percpu_alloc(raw_tp *ctx)
 #endif
 	if (concerns(ctx, PROGRAM_PERCPU_ALLOC, key, call_site))
 		book_allocation(ctx, PROGRAM_PERCPU_ALLOC, 1, FAMILY_PERCPU, key, size,
-				requested * POSSIBLE_CPUS, 0);
+				requested * POSSIBLE_CPUS, 0, 0);
 	return 0;
 }
 

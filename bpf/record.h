@@ -19,7 +19,7 @@ enum family {
  * kinds that share addresses have other low bits: bpf/pages.c, bpf/dma_pool.c.
  */
 struct allocation {
-	u64 stack; /* key in stacks */
+	u64 stack; /* key in stacks, or a call site: see sampling.h */
 	u64 size; /* bytes that are held: shrinks where pages are freed piece by piece */
 	u64 requested; /* bytes that were asked for */
 	u64 time_ns; /* CLOCK_MONOTONIC */
@@ -35,6 +35,9 @@ struct allocation {
 struct stack {
 	u32 depth;
 	u32 busy; /* scratch copies only: in use by an event that was interrupted */
+#if SAMPLE_EVERY
+	u64 call_site; /* 0: the event gives none */
+#endif
 	u64 frames[STACK_DEPTH]; /* return addresses, innermost first */
 };
 
@@ -52,6 +55,9 @@ struct total {
 	u64 freed;
 	u64 freed_bytes;
 	u64 freed_requested;
+#if SAMPLE_EVERY
+	u64 seen; /* of a call site: its events, those that were walked among them */
+#endif
 };
 
 struct text_range {

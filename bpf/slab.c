@@ -10,7 +10,8 @@ static __always_inline int book_kmalloc(raw_tp *ctx, u32 copy)
 	    !concerns(ctx, PROGRAM_KMALLOC + copy - 1, ptr, ctx->args[ARG_KMALLOC_CALL_SITE]))
 		return 0;
 	book_allocation(ctx, PROGRAM_KMALLOC, copy, FAMILY_KMALLOC, ptr,
-			ctx->args[ARG_KMALLOC_BYTES_ALLOC], ctx->args[ARG_KMALLOC_BYTES_REQ], 0);
+			ctx->args[ARG_KMALLOC_BYTES_ALLOC], ctx->args[ARG_KMALLOC_BYTES_REQ], 0,
+			ctx->args[ARG_KMALLOC_CALL_SITE]);
 	return 0;
 }
 
@@ -37,7 +38,8 @@ static __always_inline int book_kmalloc_node(raw_tp *ctx, u32 copy)
 		return 0;
 	book_allocation(ctx, PROGRAM_KMALLOC_NODE, copy, FAMILY_KMALLOC, ptr,
 			ctx->args[ARG_KMALLOC_NODE_BYTES_ALLOC],
-			ctx->args[ARG_KMALLOC_NODE_BYTES_REQ], 0);
+			ctx->args[ARG_KMALLOC_NODE_BYTES_REQ], 0,
+			ctx->args[ARG_KMALLOC_NODE_CALL_SITE]);
 	return 0;
 }
 
@@ -67,9 +69,13 @@ static __always_inline u32 cache_family(u64 cache)
 	return FAMILY_KMEM_CACHE;
 }
 
+/* Where a 32-bit member of struct kmem_cache lies among those that are read. */
+#define CACHE_FIELD(member) ((OFF_KMEM_CACHE_##member - CACHE_FIELDS) / sizeof(u32))
+
 static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy)
 {
 	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_PTR], cache = 0, size, requested;
+	u32 family;
 
 	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE, copy) ||
 	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC + copy - 1, ptr,
@@ -81,12 +87,24 @@ static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy)
 #ifdef ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC
 	size = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC];
 	requested = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_REQ];
+	family = cache_family(cache);
+#elif SAMPLE_EVERY && CACHE_FIELDS_BYTES <= 64
+	/* They lie close together, and a call of the helper costs as much as a map look-up. */
+	u32 fields[CACHE_FIELDS_BYTES / sizeof(u32)] = {};
+
+	bpf_probe_read_kernel(fields, sizeof(fields), (void *)(cache + CACHE_FIELDS));
+	size = fields[CACHE_FIELD(SIZE)];
+	requested = fields[CACHE_FIELD(OBJECT_SIZE)];
+	family = FAMILY_KMEM_CACHE;
+	if (fields[CACHE_FIELD(FLAGS)] & SLAB_RECLAIM_ACCOUNT_BIT)
+		family = FAMILY_RECLAIMABLE;
 #else
 	size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
 	requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
+	family = cache_family(cache);
 #endif
-	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, cache_family(cache), ptr, size,
-			requested, cache);
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, family, ptr, size, requested, cache,
+			ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE]);
 	return 0;
 }
 
@@ -112,7 +130,8 @@ static __always_inline int book_kmem_cache_alloc_node(raw_tp *ctx, u32 copy)
 		return 0;
 	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, copy, FAMILY_KMEM_CACHE, ptr,
 			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_ALLOC],
-			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ], 0);
+			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_BYTES_REQ], 0,
+			ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE]);
 	return 0;
 }
 

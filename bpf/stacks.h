@@ -79,6 +79,9 @@ static __always_inline u64 intern(struct stack *stack)
 {
 	u64 hash = stack->depth;
 
+#if SAMPLE_EVERY
+	hash ^= stack->call_site * 0x9e3779b97f4a7c15ULL;
+#endif
 	for (u32 i = 0; i < STACK_DEPTH; i++) {
 		keep_bound(i);
 		if (i >= stack->depth)
@@ -86,6 +89,9 @@ static __always_inline u64 intern(struct stack *stack)
 		hash = (hash ^ stack->frames[i]) * 0x9e3779b97f4a7c15ULL;
 		hash ^= hash >> 32;
 	}
+#if SAMPLE_EVERY
+	hash &= ~(1ULL << 63);
+#endif
 	if (!hash)
 		hash = 1;
 	if (stacks.lookup(&hash))

@@ -14,7 +14,7 @@ int on_alloc_vmap_area(raw_tp *ctx)
 	if (!(u32)ctx->args[ARG_ALLOC_VMAP_AREA_FAILED] &&
 	    concerns(ctx, PROGRAM_ALLOC_VMAP_AREA, address, 0))
 		book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA, address, size,
-				size, 0);
+				size, 0, 0);
 	return 0;
 }
 
@@ -40,7 +40,7 @@ static __always_inline void book_vmap_area(void *ctx, u64 area)
 	end = read_u64(area + OFF_VMAP_AREA_VA_END);
 	if (concerns(ctx, PROGRAM_ALLOC_VMAP_AREA, start, 0))
 		book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA, start,
-				end - start, end - start, 0);
+				end - start, end - start, 0, 0);
 }
 
 KRETFUNC_PROBE(alloc_vmap_area)

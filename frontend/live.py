@@ -33,9 +33,10 @@ class Since(Enum):
     MARK = "mark"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LiveSite:
-    """All allocations of one allocator with one normalised stack, innermost frame first.
+    """All allocations of one allocator with one normalised stack, innermost frame first; with
+    ``by_call_site``, from one call site, which the frames are until a stack is known.
 
     It is the same object in every reading, so it is compared by identity, and what is sorted by
     is worked out once.
@@ -43,6 +44,18 @@ class LiveSite:
 
     allocator: str
     frames: tuple[Frame, ...]
+    by_call_site: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep what tells this site from others, whatever stack it shows: ``origin``."""
+        self.origin = self.frames
+
+    def show(self, frames: tuple[Frame, ...]) -> None:
+        """Show another stack of those that lead to the call site."""
+        if frames != self.frames:
+            self.frames = frames
+            for name in ("callers", "function", "module"):
+                self.__dict__.pop(name, None)
 
     @cached_property
     def callers(self) -> tuple[Frame, ...]:

@@ -169,8 +169,24 @@ class Reachability:
 
 
 @dataclass(frozen=True, slots=True)
+class StackSample:
+    """What is known of the stacks of a site whose objects were counted by call site.
+
+    Of the outstanding objects, the stacks of ``walked`` are known; among these, ``different``
+    differ, and the one that the site shows is that of ``shown``. Where that is 0 it is the stack of
+    objects that were freed, or ``call_site`` alone.
+    """
+
+    call_site: Frame
+    walked: int
+    different: int
+    shown: int
+
+
+@dataclass(frozen=True, slots=True)
 class TracedSite:
-    """All allocations of one allocator with one normalised stack.
+    """All allocations of one allocator with one normalised stack, or, where stacks were sampled,
+    from one call site, with the stack that most of the objects have.
 
     ``allocator`` is "kmalloc", "kmem_cache", "reclaimable_cache" (a slab cache that the kernel may
     shrink), "pages", "percpu", "dma", "dma_pool", "vmalloc", "vmap", "ioremap" or "vm_map_ram".
@@ -178,7 +194,7 @@ class TracedSite:
     ``cycles`` has one entry a cycle of the session, first cycle first.
     ``requested_bytes`` is what the outstanding objects were asked for, where the event tells.
     ``kept`` are some of the outstanding allocations, oldest first, bounded by the session.
-    ``reachability`` is None where kmemleak was not asked.
+    ``reachability`` is None where kmemleak was not asked. ``stacks`` is None where all were walked.
     """
 
     allocator: str
@@ -187,6 +203,7 @@ class TracedSite:
     requested_bytes: int | None = None
     kept: Sequence[Allocation] = ()
     reachability: Reachability | None = None
+    stacks: StackSample | None = None
 
     @property
     def outstanding(self) -> Tally:
@@ -382,6 +399,7 @@ class JudgedSite:
     ``per_cycle`` is outstanding by the cycle that allocated it, None where cycles are unknown.
     ``score`` is 0 to 100. ``sightings`` are the sessions that have it, where several were merged.
     ``parent`` is the site that it hangs on, ``excuse`` why it does not count, if either is so.
+    ``stacks`` is there where they were sampled.
     """
 
     rank: int
@@ -397,6 +415,7 @@ class JudgedSite:
     sightings: tuple[Sighting, ...] = ()
     parent: Parent | None = None
     excuse: Excuse | None = None
+    stacks: StackSample | None = None
 
     @property
     def is_finding(self) -> bool:

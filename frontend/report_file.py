@@ -20,6 +20,7 @@ from kleak.model import (
     Parent,
     Report,
     Source,
+    StackSample,
     Tally,
     Target,
     Trust,
@@ -126,6 +127,16 @@ def _site(site: Any) -> JudgedSite:
         allocator_frames=tuple(_frame(one) for one in _list(site, "allocator_frames")),
         parent=_parent(_object(site, "parent")) if "parent" in site else None,
         excuse=_excuse(_object(site, "excuse")) if "excuse" in site else None,
+        stacks=_stacks(_object(site, "stacks")) if "stacks" in site else None,
+    )
+
+
+def _stacks(found: dict[str, Any]) -> StackSample:
+    return StackSample(
+        _frame(_object(found, "call_site")),
+        _number(found, "walked"),
+        _number(found, "different"),
+        _number(found, "shown"),
     )
 
 

@@ -17,6 +17,7 @@ from kleak.model import (
     MemoryAccount,
     Report,
     Session,
+    StackSample,
     Tally,
     Target,
     TracedSite,
@@ -114,7 +115,27 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
             requested_bytes=sum(requested) if len(requested) == len(same) else None,
             kept=tuple(sorted(kept, key=lambda one: (one.allocated_at_ns, one.address))),
             reachability=sum(said[1:], said[0]) if said else None,
+            stacks=_merge_samples(same, most),
         )
+
+
+def _merge_samples(same: Sequence[TracedSite], most: TracedSite) -> StackSample | None:
+    """What is known of the stacks of several sites, ``most`` of which is shown."""
+    samples = [site.stacks or _walked(site) for site in same]
+    if all(site.stacks is None for site in same):
+        return None
+    shown = most.stacks or _walked(most)
+    return replace(
+        shown,
+        walked=sum(one.walked for one in samples),
+        different=sum(one.different for one in samples),
+    )
+
+
+def _walked(site: TracedSite) -> StackSample:
+    """A site all of whose objects have the stack that it shows."""
+    count = site.outstanding.count
+    return StackSample(site.frames[0], count, 1, count)
 
 
 def _judge_site(attribution: Attribution) -> JudgedSite:
@@ -140,6 +161,7 @@ def _judge_site(attribution: Attribution) -> JudgedSite:
         evidence=evidence,
         requested_bytes=site.requested_bytes,
         allocator_frames=allocator_frames,
+        stacks=site.stacks,
     )
 
 

@@ -23,6 +23,7 @@ from kleak.model import (
     Report,
     Session,
     Sighting,
+    StackSample,
     Tally,
     Target,
     Trust,
@@ -116,7 +117,12 @@ def _build(one: Judged) -> _Build:
 
 
 def _telling(site: JudgedSite, target: Target) -> Frames:
-    """The frames that tell a site: from the allocator's caller to the target's outermost one."""
+    """The frames that tell a site: from the allocator's caller to the target's outermost one.
+
+    Where stacks were sampled, the call site alone: which of its stacks is shown may differ.
+    """
+    if site.stacks is not None:
+        return (site.stacks.call_site,)
     last = max((i for i, frame in enumerate(site.frames) if in_scope(frame, target)), default=None)
     return site.frames if last is None else site.frames[: last + 1]
 
@@ -180,7 +186,23 @@ def _merge_site(same: Sequence[tuple[Judged, JudgedSite]], sessions: int) -> Jud
         per_cycle=None,
         requested_bytes=sum(requested) if len(requested) == len(same) else None,
         evidence=(*best.evidence, Evidence("sessions", says, 0.0)),
+        stacks=_merge_samples([site for _, site in same], best),
         sightings=tuple(sightings.values()),
+    )
+
+
+def _merge_samples(same: Sequence[JudgedSite], best: JudgedSite) -> StackSample | None:
+    """What is known of the stacks of a site in several sessions; that of ``best`` is shown.
+
+    How many differ is not known beyond what one session has.
+    """
+    samples = [site.stacks for site in same if site.stacks is not None]
+    if best.stacks is None or len(samples) < len(same):
+        return None
+    return replace(
+        best.stacks,
+        walked=sum(one.walked for one in samples),
+        different=max(one.different for one in samples),
     )
 
 

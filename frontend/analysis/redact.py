@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from kleak.analysis import kernel_log
-from kleak.model import Frame, JudgedSite, Report, Session, Target
+from kleak.model import Frame, JudgedSite, Report, Session, StackSample, Target
 
 
 def redact_session(session: Session) -> Session:
@@ -18,7 +18,10 @@ def redact_session(session: Session) -> Session:
     return replace(
         session,
         target=_target(session.target),
-        sites=tuple(replace(site, frames=_frames(site.frames), kept=()) for site in session.sites),
+        sites=tuple(
+            replace(site, frames=_frames(site.frames), kept=(), stacks=_stacks(site.stacks))
+            for site in session.sites
+        ),
         trust=replace(session.trust, notes=_notes(session.trust.notes, session.target)),
         vmalloc_regions=None if session.vmalloc_regions is None else (),
         circumstances=about,
@@ -37,8 +40,15 @@ def redact_report(report: Report) -> Report:
 
 def _site(site: JudgedSite) -> JudgedSite:
     return replace(
-        site, frames=_frames(site.frames), allocator_frames=_frames(site.allocator_frames)
+        site,
+        frames=_frames(site.frames),
+        allocator_frames=_frames(site.allocator_frames),
+        stacks=_stacks(site.stacks),
     )
+
+
+def _stacks(sample: StackSample | None) -> StackSample | None:
+    return None if sample is None else replace(sample, call_site=_frames((sample.call_site,))[0])
 
 
 def _frames(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:

@@ -117,7 +117,7 @@ def _add_processes(
                 continue
             held: defaultdict[str, list[int]] = defaultdict(list)
             for kept in site.kept:
-                held[f"{kept.comm} {kept.pid}"].append(kept.size_bytes)
+                held[f"{kept.comm} {kept.pid}".lstrip()].append(kept.size_bytes)
                 number += 1
             verdict = _verdict_of(site.allocator, site.frames, verdicts)
             for process, sizes in held.items():

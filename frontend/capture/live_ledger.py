@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from kleak.capture.modules import loaded_modules
 from kleak.capture.processes import follow_running, tasks_refused
 from kleak.capture.recording import losses, read_session
 from kleak.capture.records import Counters, Limits
+from kleak.capture.sampling import WALK_EVERY, Growth, is_call_site
 from kleak.capture.scope import NamedScope
 from kleak.capture.sites import allocator_of, guard_bytes_of
 from kleak.capture.tracer import FAMILIES, Tracer
@@ -46,12 +48,16 @@ _Place = tuple[int, int]  # a stack's key and the number of a family
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What counts. ``pid``: only what that process and those that it starts allocate."""
+    """What counts. ``pid``: only what that process and those that it starts allocate.
+
+    ``walk_every``: in a scope of everything, one stack in so many is walked.
+    """
 
     scope: NamedScope
     pid: int | None
     headers: str | None
     limits: Limits
+    walk_every: int = WALK_EVERY
 
 
 @contextmanager
@@ -72,6 +78,7 @@ def open_ledger(watch: Watch, progress: Progress) -> Iterator[LiveLedger]:
         loaded=scope.loaded,
         by_process=by_process,
         limits=watch.limits,
+        walk_every=watch.walk_every,
     )
     progress.say("compiling and attaching")
     with tracer:
@@ -89,6 +96,7 @@ class LiveLedger:
         self._tracer = tracer
         self._watch = watch
         self._names = _Names(tracer, table)
+        self._growth = Growth(tracer)
         self._observer = Observer(watch.scope.names, 1)
         self._observer.sample("start", 0, ())
         self._evict_at = watch.limits.stacks // 2
@@ -125,7 +133,8 @@ class LiveLedger:
         mark = self._mark
         for stack, cycle, family, made, made_bytes, freed, freed_bytes in self._rows_of_totals():
             rows += 1
-            stacks.add(stack)
+            if not self._tracer.is_call_site(stack):
+                stacks.add(stack)
             if made <= freed:
                 continue
             place = (stack, family)
@@ -135,6 +144,8 @@ class LiveLedger:
         if now >= self._ages_due_ns:
             self._read_ages()
         held = {Since.START: self._by_site(start, 0)}
+        self._names.show_most_common(start)
+        self._growth.note(self._names.by_call_site(start))
         began = {Since.START: self._began_ns[0]}
         if len(self._began_ns) > 1:
             held[Since.MARK] = self._by_site(marked, 1)
@@ -235,7 +246,7 @@ class LiveLedger:
     def _fill(self) -> tuple[int, int]:
         """Number of rows, and of different stacks among them."""
         seen = [row[0] for row in self._rows_of_totals()]
-        return len(seen), len(set(seen))
+        return len(seen), sum(not self._tracer.is_call_site(stack) for stack in set(seen))
 
 
 def _add(places: dict[_Place, list[int]], place: _Place, count: int, size_bytes: int) -> None:
@@ -258,6 +269,9 @@ class _Names:
         self._modules_due_ns = 0
         self._sites: dict[_Place, LiveSite] = {}
         self._known: dict[tuple[str, tuple[Frame, ...]], LiveSite] = {}
+        # Where stacks are sampled, by stack: its call site, and its frames.
+        self._call_sites: dict[int, int] = {}
+        self._frames: dict[int, tuple[Frame, ...]] = {}
 
     def site(self, place: _Place) -> LiveSite:
         """Return the site of a stack and family."""
@@ -266,10 +280,35 @@ class _Names:
             stack, family = place
             addresses = self._tracer.stack(stack)
             frames = strip_tracer([self.resolve(address) for address in addresses])
+            call_site = self._tracer.call_site(stack)
+            if call_site:
+                self._call_sites[stack], self._frames[stack] = call_site, frames
+                frames = (self.resolve(call_site),)
             allocator = allocator_of(FAMILIES[family], frames)
-            site = self._known.setdefault((allocator, frames), LiveSite(allocator, frames))
+            site = self._known.setdefault(
+                (allocator, frames), LiveSite(allocator, frames, by_call_site=bool(call_site))
+            )
             self._sites[place] = site
         return site
+
+    def show_most_common(self, places: dict[_Place, list[int]]) -> None:
+        """Give each site that is a call site the stack that most of its objects have."""
+        most: dict[LiveSite, tuple[int, int]] = {}
+        for place, (count, _) in places.items():
+            stack = place[0]
+            if stack in self._frames and not is_call_site(stack):
+                site = self._sites[place]
+                most[site] = max(most.get(site, (0, 0)), (count, stack))
+        for site, (_, stack) in most.items():
+            site.show(self._frames[stack])
+
+    def by_call_site(self, places: dict[_Place, list[int]]) -> Counter[int]:
+        """Objects outstanding of each call site; nothing where stacks are not sampled."""
+        counts: Counter[int] = Counter()
+        for (stack, _), (count, _) in places.items():
+            if stack in self._call_sites:
+                counts[self._call_sites[stack]] += count
+        return counts
 
     def resolve(self, address: int) -> Frame:
         """Name a return address, also of a module that was loaded since the start."""
@@ -290,5 +329,8 @@ class _Names:
         if len(self._sites) <= 2 * len(places) + _SPARE_NAMES:
             return
         self._sites = {place: self._sites[place] for place in places if place in self._sites}
-        self._known = {(site.allocator, site.frames): site for site in self._sites.values()}
+        self._known = {(site.allocator, site.origin): site for site in self._sites.values()}
+        stacks = {stack for stack, _ in self._sites}
+        self._call_sites = {key: at for key, at in self._call_sites.items() if key in stacks}
+        self._frames = {key: frames for key, frames in self._frames.items() if key in stacks}
         self._symbols = Symboliser(self._table)

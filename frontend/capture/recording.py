@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 from kleak.capture.circumstances import Observer
 from kleak.capture.kernel_state import read_kernel, read_vmalloc_regions
@@ -12,6 +14,7 @@ from kleak.capture.page_holders import PageHolders
 from kleak.capture.pointers import read_pointers
 from kleak.capture.reachability import Joined, Resolve
 from kleak.capture.records import Counters
+from kleak.capture.sampling import FIRST_WALKS
 from kleak.capture.sites import build_sites
 from kleak.capture.tracer import Tracer
 from kleak.collection import no_collection
@@ -83,6 +86,7 @@ def read_session(
             keep=keep,
             holder=pages.holder,
             kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
+            name_of=_process_names(),
         )
         witnesses["page_owner"] = pages.owner_state
     if finished:
@@ -103,7 +107,12 @@ def read_session(
             {name: counters.counted[counter] for counter, name in _OBSERVED.items()},
             tracer.means,
             witnesses,
-            (*tracer.notes, *notes, *_remarks(counters, tracer.reused_by_cache())),
+            (
+                *tracer.notes,
+                *_sampling(tracer),
+                *notes,
+                *_remarks(counters, tracer.reused_by_cache()),
+            ),
         ),
         report.regions,
         about,
@@ -120,6 +129,29 @@ def losses(counters: Counters) -> dict[str, int]:
 
 def _nonzero(counted: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
     return {name: counted[counter] for counter, name in names.items() if counted[counter]}
+
+
+def _process_names() -> Callable[[int], str]:
+    """Return what names a process by its id, as it is called now; "" where it has ended."""
+
+    @cache
+    def name_of(tgid: int) -> str:
+        try:
+            return Path(f"/proc/{tgid}/comm").read_text().rstrip("\n")
+        except OSError:
+            return ""
+
+    return name_of
+
+
+def _sampling(tracer: Tracer) -> list[str]:
+    if tracer.walk_every == 1:
+        return []
+    return [
+        f"stacks were sampled: of each call site those of the first {FIRST_WALKS} allocations in a "
+        f"cycle, then one in {tracer.walk_every}, and more where it grew; counts are exact, and "
+        "what comes from one call site is one site"
+    ]
 
 
 def _remarks(counters: Counters, reused_by_cache: Mapping[str, int]) -> list[str]:

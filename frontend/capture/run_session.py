@@ -13,6 +13,7 @@ from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.processes import CommandFailedError, ProcessTree
 from kleak.capture.recording import read_session
 from kleak.capture.records import Limits
+from kleak.capture.sampling import WALK_EVERY, Growth, outstanding_by_call_site
 from kleak.capture.scope import NamedScope
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
 from kleak.capture.tracer import Tracer
@@ -29,7 +30,8 @@ class CommandRun:
 
     ``by_process``: only what the command's process tree allocates. ``tree_patience_s``: how long
     to wait for the rest of the tree, once the command itself ended. ``keep`` outstanding
-    allocations of a site are kept. ``kmemleak``: ask it, where the kernel has it.
+    allocations of a site are kept. ``kmemleak``: ask it, where the kernel has it. ``walk_every``:
+    in a scope of everything, one stack in so many is walked.
     """
 
     command: tuple[str, ...]
@@ -41,6 +43,7 @@ class CommandRun:
     limits: Limits
     keep: int
     kmemleak: bool = True
+    walk_every: int = WALK_EVERY
 
 
 def trace_command(
@@ -63,6 +66,7 @@ def trace_command(
         loaded=scope.loaded,
         by_process=run.by_process,
         limits=run.limits,
+        walk_every=run.walk_every,
     )
     progress.say("compiling and attaching")
     with tracer, Observer(run.scope.names, run.repeat) as observer:
@@ -90,6 +94,7 @@ class _Capture:
         self._kmemleak = Kmemleak(wanted=run.kmemleak)
         self._observer = observer
         self._target = run.scope.target
+        self._growth = Growth(tracer)
         self._cycles: list[Cycle] = []
         self._notes: list[str] = []
 
@@ -142,6 +147,9 @@ class _Capture:
         self._sample("unloaded", index)
         settle(self._tracer.outstanding_count, BETWEEN_CYCLES, self._progress, f"run {index}")
         self._sample("settled", index)
+        call_sites = self._tracer.call_sites()
+        if call_sites is not None:
+            self._growth.note(outstanding_by_call_site(self._tracer.totals(), call_sites))
         self._recorder.save(self._session(None, finished=False))
 
     def _run_command(self, index: int) -> None:

@@ -7,12 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Protocol
 
 from kleak.capture.reachability import Joined, Resolve, reachability
 from kleak.capture.records import LedgerEntry, StackTotal
-from kleak.model import Allocation, CycleTally, Frame, Tally, TracedSite
-from kleak.stacks import strip_tracer, vmap_kind
+from kleak.capture.sampling import is_call_site
+from kleak.model import Allocation, CycleTally, Frame, StackSample, Tally, TracedSite
+from kleak.stacks import Frames, strip_tracer, vmap_kind
 
 # vmap areas end in a page that is not mapped, but for vm_map_ram's (get_vm_area_node() of
 # mm/vmalloc.c adds it; VM_NO_GUARD, which no module uses, would not).
@@ -32,6 +34,9 @@ class Ledger(Protocol):
     def stacks(self) -> Mapping[int, tuple[int, ...]]:
         """Addresses of the stacks, by their keys."""
 
+    def call_sites(self) -> Mapping[int, int] | None:
+        """Where stacks are sampled, the call sites of those that were walked, by their keys."""
+
     def outstanding(self) -> Iterator[LedgerEntry]:
         """What is outstanding, in no order."""
 
@@ -41,8 +46,13 @@ class Ledger(Protocol):
 
 @dataclass
 class _Growing:
+    """A site. One that is a ``call_site`` has the stack that most of its objects have."""
+
     allocator: str
-    frames: tuple[Frame, ...]
+    frames: Frames
+    call_site: Frame | None = None
+    # Of a call site: outstanding and allocated objects by the stack that was walked for them.
+    walked: dict[Frames, list[int]] = field(default_factory=dict)
     cycles: dict[int, list[int]] = field(default_factory=dict)
     requested: int = 0
     kept: list[LedgerEntry] = field(default_factory=list)
@@ -55,17 +65,24 @@ class _Sites:
     Looking at frames is what costs: the same ones, seen in another cycle, are not looked at again.
     """
 
-    def __init__(self, stacks: Mapping[int, tuple[int, ...]], resolve: Resolve) -> None:
+    def __init__(
+        self,
+        stacks: Mapping[int, tuple[int, ...]],
+        call_sites: Mapping[int, int] | None,
+        resolve: Resolve,
+    ) -> None:
         self._stacks = stacks
+        self._call_sites = call_sites
         self._resolve = resolve
         self._places: dict[tuple[int, int], int] = {}
         self._frames: dict[Frame, int] = {}
         self._by_row: dict[tuple[int, int, str], _Growing] = {}
         self._by_places: dict[tuple[str, tuple[int, ...]], _Growing] = {}
-        self._by_frames: dict[tuple[str, tuple[Frame, ...]], _Growing] = {}
+        self._by_frames: dict[tuple[str, Frames], _Growing] = {}
+        self._by_call_site: dict[tuple[str, Frame], _Growing] = {}
 
     def __iter__(self) -> Iterator[_Growing]:
-        return iter(self._by_frames.values())
+        return chain(self._by_frames.values(), self._by_call_site.values())
 
     def find(self, stack: int, cycle: int, family: str) -> _Growing | None:
         """The site of these, if there was a row of totals of them."""
@@ -76,8 +93,30 @@ class _Sites:
         row = (stack, cycle, family)
         site = self._by_row.get(row)
         if site is None:
-            site = self._by_row[row] = self._of_places(stack, cycle, family)
+            call_site = self._call_site(stack)
+            site = self._by_row[row] = (
+                self._of_call_site(self._resolve(call_site, cycle), family)
+                if call_site
+                else self._of_places(stack, cycle, family)
+            )
         return site
+
+    def walked(self, stack: int, cycle: int) -> Frames | None:
+        """The stack that was walked for a call site, None for what is no such stack."""
+        if self._call_site(stack) in (0, stack):
+            return None
+        return strip_tracer([self._resolve(address, cycle) for address in self._stacks[stack]])
+
+    def _call_site(self, stack: int) -> int:
+        """Where stacks are sampled, the call site of one; 0 for others."""
+        if self._call_sites is None:
+            return 0
+        return stack if is_call_site(stack) else self._call_sites.get(stack, 0)
+
+    def _of_call_site(self, call_site: Frame, family: str) -> _Growing:
+        return self._by_call_site.setdefault(
+            (family, call_site), _Growing(family, (call_site,), call_site)
+        )
 
     def _of_places(self, stack: int, cycle: int, family: str) -> _Growing:
         known, stack_of = self._places, self._stacks[stack]
@@ -105,40 +144,58 @@ def build_sites(
     cycles: int,
     keep: int,
     holder: Callable[[int, int], str | None] = lambda address, tgid: None,
+    name_of: Callable[[int], str] = lambda tgid: "",
     kmemleak: Joined | None = None,
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: totals of cycles 1 to ``cycles`` count. ``keep``: outstanding allocations kept
     of a site, oldest first; fewer where there are very many sites. ``holder`` says who has the
-    page at an address that a process (its tgid) allocated. ``kmemleak`` joins what it said, None
-    if it was not asked.
+    page at an address that a process (its tgid) allocated. ``name_of`` names a process whose name
+    was not noted. ``kmemleak`` joins what it said, None if it was not asked. Where stacks are
+    sampled, all that has one call site is one site.
     """
     # While allocations count, there may be younger ones, of stacks that are not read here.
     read_at_ns = time.monotonic_ns()
     totals = ledger.totals()
-    sites = _Sites(ledger.stacks(), resolve)
+    sites = _Sites(ledger.stacks(), ledger.call_sites(), resolve)
     outstanding: Counter[int] = Counter()
     for row in totals:
         site = sites.add(row.stack, row.cycle, row.family)
-        tally = site.cycles.setdefault(row.cycle, [0, 0, 0, 0])
-        for place, number in enumerate(
-            (row.allocated, row.allocated_bytes, row.freed, row.freed_bytes)
-        ):
-            tally[place] += number
-        site.requested += row.allocated_requested - row.freed_requested
+        _add_row(site, row)
+        walked = sites.walked(row.stack, row.cycle)
+        if walked is not None:
+            known = site.walked.setdefault(walked, [0, 0])
+            known[0] += row.outstanding
+            known[1] += row.allocated
         outstanding[id(site)] += row.outstanding
     keep = fair_share(outstanding.values(), keep, keep * SITES_KEPT_WHOLE)
     for entry in ledger.oldest(keep, read_at_ns) if keep else ():
-        known = sites.find(entry.stack, entry.cycle, entry.family)
-        if known is not None:
-            known.kept.append(entry)
+        found = sites.find(entry.stack, entry.cycle, entry.family)
+        if found is not None:
+            found.kept.append(entry)
     if kmemleak is not None:
         for entry in ledger.outstanding():
-            known = sites.find(entry.stack, entry.cycle, entry.family)
-            if known is not None and entry.time_ns < read_at_ns:
-                kmemleak.count(entry, known.said)
-    built = [_site(growing, cycles, keep, holder) for growing in sites]
+            found = sites.find(entry.stack, entry.cycle, entry.family)
+            if found is not None and entry.time_ns < read_at_ns:
+                kmemleak.count(entry, found.said)
+
+    def allocation(entry: LedgerEntry) -> Allocation:
+        page = entry.family == "pages"
+        return _allocation(
+            entry,
+            entry.comm or name_of(entry.tgid),
+            holder(entry.address, entry.tgid) if page else None,
+        )
+
+    built: list[TracedSite] = []
+    shown: set[tuple[str, Frames]] = set()
+    for site in sites:
+        sample = None if site.call_site is None else _show_most_common(site, site.call_site, shown)
+        shown.add((site.allocator, site.frames))
+        site.kept.sort(key=lambda entry: entry.time_ns)
+        kept = tuple(allocation(entry) for entry in site.kept[:keep])
+        built.append(_site(site, cycles, kept, sample))
     if kmemleak is not None:
         left = kmemleak.stacks_left(resolve, cycles)
         built = [
@@ -146,6 +203,28 @@ def build_sites(
             for site, growing in zip(built, sites, strict=True)
         ]
     return tuple(sorted(built, key=lambda site: site.outstanding.size_bytes, reverse=True))
+
+
+def _add_row(site: _Growing, row: StackTotal) -> None:
+    tally = site.cycles.setdefault(row.cycle, [0, 0, 0, 0])
+    for place, number in enumerate(
+        (row.allocated, row.allocated_bytes, row.freed, row.freed_bytes)
+    ):
+        tally[place] += number
+    site.requested += row.allocated_requested - row.freed_requested
+
+
+def _show_most_common(
+    site: _Growing, call_site: Frame, shown: set[tuple[str, Frames]]
+) -> StackSample:
+    """Give a call site the stack that most of its objects have; return what that rests on."""
+    outstanding = [count for count, _ in site.walked.values() if count > 0]
+    most = max(site.walked, key=lambda frames: site.walked[frames], default=None)
+    # Where the compiler left the call site no frame, two of them may have one stack.
+    if most is None or (site.allocator, most) in shown:
+        return StackSample(call_site, sum(outstanding), len(outstanding), 0)
+    site.frames = most
+    return StackSample(call_site, sum(outstanding), len(outstanding), max(0, site.walked[most][0]))
 
 
 def fair_share(counts: Iterable[int], most: int, in_all: int) -> int:
@@ -169,7 +248,7 @@ def allocator_of(family: str, frames: tuple[Frame, ...]) -> str:
     return vmap_kind(frames) or "vmap"
 
 
-def _allocation(entry: LedgerEntry, holder: str | None) -> Allocation:
+def _allocation(entry: LedgerEntry, comm: str, holder: str | None) -> Allocation:
     return Allocation(
         entry.address,
         entry.size_bytes,
@@ -177,7 +256,7 @@ def _allocation(entry: LedgerEntry, holder: str | None) -> Allocation:
         entry.time_ns,
         entry.cycle,
         entry.tgid,
-        entry.comm,
+        comm,
         holder,
     )
 
@@ -188,7 +267,7 @@ def guard_bytes_of(allocator: str) -> int:
 
 
 def _site(
-    growing: _Growing, cycles: int, keep: int, holder: Callable[[int, int], str | None]
+    growing: _Growing, cycles: int, kept: tuple[Allocation, ...], stacks: StackSample | None
 ) -> TracedSite:
     guard_bytes = guard_bytes_of(growing.allocator)
     tallies = []
@@ -200,17 +279,12 @@ def _site(
                 Tally(freed, freed_bytes - freed * guard_bytes),
             )
         )
-    growing.kept.sort(key=lambda entry: entry.time_ns)
     return TracedSite(
         growing.allocator,
         growing.frames,
         tuple(tallies),
         # The size that a caller asked vmalloc for is rounded before the event tells it.
         None if guard_bytes else growing.requested,
-        tuple(
-            _allocation(
-                entry, holder(entry.address, entry.tgid) if entry.family == "pages" else None
-            )
-            for entry in growing.kept[:keep]
-        ),
+        kept,
+        stacks=stacks,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +39,7 @@ from kleak.capture.records import (
     StackTotal,
     SymbolScope,
 )
+from kleak.capture.sampling import WALK_GROWING, is_call_site, share_of, slot_of
 from kleak.capture.settle import wait_for_grace_period
 from kleak.errors import UnsupportedError
 from kleak.symbols.kernel_table import TextRange
@@ -118,11 +119,13 @@ class Tracer:
         loaded: Sequence[TextRange] = (),
         by_process: bool = False,
         limits: Limits | None = None,
+        walk_every: int = 1,
     ) -> None:
         """Prepare to trace ``modules`` (names as /proc/modules has them) and ``symbols``.
 
         ``loaded`` is the code of modules that are loaded already, and stay so. ``by_process``:
-        only allocations made by the process tree that is followed count.
+        only allocations made by the process tree that is followed count. ``walk_every``: in a
+        scope of everything, the stack is walked for one allocation in so many of each call site.
         """
         self._plan = plan
         self._headers = headers
@@ -131,6 +134,8 @@ class Tracer:
         self._loaded = tuple(loaded)
         self._by_process = by_process
         self._limits = limits or Limits()
+        everything = symbols is not None and symbols.everything
+        self.walk_every = walk_every if everything and not by_process else 1
         self._bcc: Any = None
         self._maps: dict[str, Map] = {}
         self._bells: list[Bell] = []
@@ -141,6 +146,7 @@ class Tracer:
         self._epochs = Epochs()
         self.evicted_stacks = 0
         self.notes: list[str] = []
+        self._walked_more: set[int] = set()
 
     def __enter__(self) -> Tracer:
         """Compile, load and attach. Nothing counts yet but what module loads bring into scope.
@@ -216,6 +222,8 @@ class Tracer:
         follows_loads = "OFF_MODULE_NAME" in constants
         constants["MAX_MODULES"] = max(places, int(follows_loads))
         constants["STACK_DEPTH"] = stack_depth()
+        if self.walk_every > 1:
+            constants["SAMPLE_EVERY"] = self.walk_every
         if self._symbols is not None and not self._symbols.everything:
             envelope = self._symbols.envelope
             constants["SYMBOL_WORDS"] = (envelope.end - envelope.start) // 64 + 1
@@ -389,6 +397,17 @@ class Tracer:
         scopes[ctypes.c_int(0)] = scope
         return int(scope.cycle)
 
+    def walk_more(self, call_sites: Iterable[int]) -> None:
+        """Walk one in WALK_GROWING allocations of these call sites, and of no others."""
+        if self.walk_every <= WALK_GROWING:
+            return
+        slots = {slot_of(call_site) for call_site in call_sites}
+        shares = self._maps["shares"]
+        for slot in slots ^ self._walked_more:
+            share = share_of(WALK_GROWING) if slot in slots else 0
+            shares[ctypes.c_int(slot)] = ctypes.c_uint32(share)
+        self._walked_more = slots
+
     def evict(self) -> None:
         """Drop totals and stacks of which nothing is outstanding, to make room for others.
 
@@ -537,7 +556,9 @@ class Tracer:
         )
 
     def stack(self, key: int) -> tuple[int, ...]:
-        """Return one stack. Raises KeyError if there is none."""
+        """Return one stack, of a call site alone that. Raises KeyError if there is none."""
+        if self.is_call_site(key):
+            return (key,)
         table = self._maps["stacks"]
         leaf = table[table.Key(key)]
         return tuple(leaf.frames[: leaf.depth])
@@ -545,6 +566,25 @@ class Tracer:
     def stacks(self) -> dict[int, tuple[int, ...]]:
         """Return the stacks by their key: return addresses, innermost first."""
         return {key: tuple(leaf.frames[: leaf.depth]) for key, leaf in self._maps["stacks"].rows()}
+
+    def is_call_site(self, key: int) -> bool:
+        """Whether a key that is booked under is a call site, and not that of a walked stack."""
+        return self.walk_every > 1 and is_call_site(key)
+
+    def call_site(self, key: int) -> int:
+        """Return the call site of a stack; 0 where stacks are not sampled, or it has none."""
+        if self.walk_every == 1:
+            return 0
+        if is_call_site(key):
+            return key
+        table = self._maps["stacks"]
+        return int(table[table.Key(key)].call_site)
+
+    def call_sites(self) -> dict[int, int] | None:
+        """Return the call sites of walked stacks by their keys; None if stacks are not sampled."""
+        if self.walk_every == 1:
+            return None
+        return {key: leaf.call_site for key, leaf in self._maps["stacks"].rows() if leaf.call_site}
 
     def outstanding(self) -> Iterator[LedgerEntry]:
         """Return the outstanding allocations, in no order."""

@@ -16,6 +16,7 @@ import click
 
 from kleak.capture.recording import KEPT_OF_A_SITE
 from kleak.capture.records import Limits
+from kleak.capture.sampling import WALK_EVERY
 from kleak.capture.sites import SITES_KEPT_WHOLE
 from kleak.checkout import locator
 from kleak.commands.excuses import Excuses, excuse_options, find_excuses
@@ -238,6 +239,16 @@ def scope_options(command: _F) -> _F:
     return command
 
 
+stacks_option = click.option(
+    "--stacks",
+    "walk_every",
+    metavar="N",
+    type=click.IntRange(1),
+    default=WALK_EVERY,
+    show_default=True,
+    help="Where all of the kernel counts: walk the stack of one in N allocations of each call "
+    "site, and count the others by call site; 1 walks all, at a cost.",
+)
 keep_option = click.option(
     "--keep",
     type=click.IntRange(0),

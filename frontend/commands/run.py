@@ -19,6 +19,7 @@ from kleak.commands.output import (
     saved_session,
     scope_options,
     session_options,
+    stacks_option,
     tracer_options,
 )
 from kleak.progress import make_progress
@@ -49,6 +50,7 @@ from kleak.progress import make_progress
     show_default=True,
     help="Run it so often. Growth needs 3 runs to be judged.",
 )
+@stacks_option
 @tracer_options
 @kmemleak_option
 @session_options
@@ -61,6 +63,7 @@ def run(
     by_process: bool,
     tree_timeout: float,
     repeat: int,
+    walk_every: int,
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
@@ -93,6 +96,7 @@ def run(
         limits,
         keep,
         kmemleak=not no_kmemleak,
+        walk_every=walk_every,
     )
     with saved_session(output, command_run.scope.target.name) as session_file:
         try:

@@ -21,6 +21,7 @@ from kleak.commands.output import (
     keep_option,
     make_limits,
     scope_options,
+    stacks_option,
     tracer_options_from,
 )
 from kleak.errors import KleakError, UsageError
@@ -85,6 +86,7 @@ _TEND_S = 10.0
 )
 @click.option("-o", "--output", metavar="FILE", help="Save a session at the end, for kleak report.")
 @keep_option
+@stacks_option
 @tracer_options_from(_LIMITS)
 def watch(
     scope: tuple[str, ...],
@@ -98,6 +100,7 @@ def watch(
     prometheus_address: str | None,
     output: str | None,
     keep: int,
+    walk_every: int,
     max_outstanding: int,
     max_stacks: int,
     kernel_headers: str | None,
@@ -114,7 +117,7 @@ def watch(
         if not Path(output).parent.is_dir():
             raise UsageError(f"{output}: there is no directory {Path(output).parent}")
     limits = make_limits(max_outstanding, max_stacks)
-    watched = Watch(NamedScope(scope, modules), pid, kernel_headers, limits)
+    watched = Watch(NamedScope(scope, modules), pid, kernel_headers, limits, walk_every)
     view = View(order=sort, filter_text=filter_text)
     progress = make_progress()
     with ExitStack() as stack:

@@ -57,7 +57,7 @@ def _sum(held: Iterable[Held]) -> tuple[int, int]:
 def _labels(site: LiveSite) -> dict[str, str]:
     # A stack has up to 127 frames, too long for a label: its digest tells sites apart, and is
     # the same in every run on the same kernel.
-    text = "\n".join((site.allocator, *(f"{f.module} {f.symbol} {f.offset}" for f in site.frames)))
+    text = "\n".join((site.allocator, *(f"{f.module} {f.symbol} {f.offset}" for f in site.origin)))
     callers = site.callers
     return {
         "site": hashlib.blake2b(text.encode(), digest_size=6).hexdigest(),

@@ -170,6 +170,13 @@ def _site(site: JudgedSite) -> dict[str, Any]:
             "by": site.parent.by,
             "says": site.parent.says,
         }
+    if site.stacks is not None:
+        found["stacks"] = {
+            "call_site": _frame(site.stacks.call_site),
+            "walked": site.stacks.walked,
+            "different": site.stacks.different,
+            "shown": site.stacks.shown,
+        }
     if site.excuse is not None:
         found["excuse"] = {"by": site.excuse.by, "says": site.excuse.says}
     return found

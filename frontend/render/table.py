@@ -81,7 +81,11 @@ def _row(site: JudgedSite, report: Report, *, verbose: bool, exact: bool) -> Sit
     else:
         frames = _top_frames(site.frames, report)
         reasons = (_reasons(site),)
-    reasons = (*(f"{mark}: {says}" for mark, says in standing(site)), *reasons)
+    reasons = (
+        *stacks_known(site),
+        *(f"{mark}: {says}" for mark, says in standing(site)),
+        *reasons,
+    )
     return SiteRow(
         verdict=site.verdict,
         cells=tuple(printable(cell) for cell in cells),
@@ -155,6 +159,21 @@ def standing(site: JudgedSite) -> tuple[tuple[str, str], ...]:
     if site.excuse is not None:
         said.append(("does not count", site.excuse.says))
     return tuple(said)
+
+
+def stacks_known(site: JudgedSite) -> tuple[str, ...]:
+    """How much is known of the stacks of a site, a sentence; empty where that is all of them."""
+    sample, count = site.stacks, site.outstanding.count
+    if sample is None or (sample.walked >= count and sample.different == 1):
+        return ()
+    if sample.walked == 0:
+        alone = len(site.frames) + len(site.allocator_frames) == 1
+        shown = "the call site alone" if alone else "that of objects that were freed"
+        return (f"stacks: none of {count:,} walked; shown is {shown}",)
+    said = f"stacks: {sample.walked:,} of {count:,} walked"
+    if sample.different == 1:
+        return (f"{said}, all the same",)
+    return (f"{said}, {sample.different:,} differ; shown is that of {sample.shown:,}",)
 
 
 def _left_out(count: int) -> str:

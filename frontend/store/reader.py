@@ -27,6 +27,7 @@ from kleak.model import (
     Session,
     Setting,
     Source,
+    StackSample,
     Tally,
     Target,
     TracedSite,
@@ -207,6 +208,13 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
             "SELECT site, unreferenced, same_stack, asked, known, referenced, own FROM reachability"
         ):
             reachability[site] = Reachability(*counts)
+    samples = {}
+    # Nor were stacks sampled then.
+    if run("SELECT 1 FROM sqlite_master WHERE name = 'stack_samples'").fetchone() is not None:
+        for site, call_site, *counts in run(
+            "SELECT site, call_site, walked, different, shown FROM stack_samples"
+        ):
+            samples[site] = StackSample(frames[call_site], *counts)
     sites = [
         TracedSite(
             allocator,
@@ -215,6 +223,7 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
             requested,
             _Kept(allocations, *places[number]) if number in places else (),
             reachability.get(number),
+            samples.get(number),
         )
         for number, allocator, requested in run(
             "SELECT id, allocator, requested_bytes FROM sites ORDER BY id"

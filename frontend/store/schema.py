@@ -85,6 +85,13 @@ CREATE TABLE reachability (
     referenced INTEGER NOT NULL,
     own INTEGER NOT NULL
 );
+CREATE TABLE stack_samples (
+    site INTEGER PRIMARY KEY REFERENCES sites (id),
+    call_site INTEGER NOT NULL REFERENCES frames (id),
+    walked INTEGER NOT NULL,
+    different INTEGER NOT NULL,
+    shown INTEGER NOT NULL
+);
 CREATE TABLE losses (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE repairs (reason TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE observations (event TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;

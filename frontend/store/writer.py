@@ -28,6 +28,7 @@ _SMALL_TABLES = (
     "cycles",
     "allocations",
     "reachability",
+    "stack_samples",
     "losses",
     "repairs",
     "observations",
@@ -187,6 +188,16 @@ class SessionWriter:
                 for number, site in zip(numbers, session.sites, strict=True)
                 if site.reachability is not None
             ),
+        )
+        self._insert(
+            "stack_samples",
+            5,
+            [
+                (number, self._frame(one.call_site), one.walked, one.different, one.shown)
+                for number, site in zip(numbers, session.sites, strict=True)
+                for one in (site.stacks,)
+                if one is not None
+            ],
         )
 
     def _insert(self, table: str, columns: int, rows: Iterable[tuple[object, ...]]) -> None:

@@ -37,6 +37,9 @@ class Ledger:
     def stacks(self) -> Mapping[int, tuple[int, ...]]:
         return self.frames
 
+    def call_sites(self) -> None:
+        return None
+
     def outstanding(self) -> Iterator[LedgerEntry]:
         return iter(self.entries)
 
