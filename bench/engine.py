@@ -50,6 +50,7 @@ EVENTS = (
     "mm_page_free",
 )
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
+TRACEFS = Path("/sys/kernel/tracing")
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 # Functions in scope, and one in how many stacks is walked.
 SCOPES = {
@@ -87,10 +88,23 @@ def empty() -> Iterator[None]:
 
 
 @contextmanager
+def tracefs() -> Iterator[None]:
+    """Mount tracefs, if it is not: bcc reads there what the events have."""
+    if (TRACEFS / "events").is_dir():
+        yield
+        return
+    subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACEFS], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", TRACEFS], check=True)
+
+
+@contextmanager
 def memleak() -> Iterator[None]:
     """Trace with memleak-bpfcc, which has nothing to say before it is ended."""
     before = program_ids()
-    with bcc_environment(find_headers()):
+    with tracefs(), bcc_environment(find_headers()):
         process = subprocess.Popen(
             ["memleak-bpfcc", "3600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
