@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from functools import cache
@@ -76,6 +77,8 @@ def tier_of(item: pytest.Item) -> str:
 def pytest_configure() -> None:
     """Refuse a KLEAK_REQUIRE that names no tier, before anything runs."""
     demanded()
+    # What a shell runs in the background ignores it, and so would all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
