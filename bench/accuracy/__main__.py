@@ -1,6 +1,6 @@
 """``make accuracy``: run the corpus on kernels in virtual machines and publish the score.
 
-A whole run has the corpus once more under memleak-bpfcc, and kmemleak where the kernel has it; the
+A whole run has the corpus once more under memleak-bpfcc, or kmemleak where the kernel has it; the
 case "peers" is that alone. Two kernels run at a time.
 With --render nothing is run: docs/accuracy.md is written from what the last runs left in build/.
 """

@@ -1,4 +1,4 @@
-"""Runs the corpus in the guest under memleak-bpfcc, and under kmemleak where the kernel has it.
+"""Runs the corpus in the guest under memleak-bpfcc, or under kmemleak where the kernel has it.
 
 Arguments: the directory for the results, the corpus module, the keeper module. All cases run in one
 session of each peer, since it takes minutes to start or to scan; what each says in the end is left
@@ -14,6 +14,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kleak.capture.headers import bcc_environment, find_headers
@@ -53,10 +55,9 @@ def last_print(said: Path, after: int) -> str:
     raise SystemExit("memleak-bpfcc does not print")
 
 
-def main() -> int:
-    """Run all cases that need no other module of the kernel."""
-    results, corpus, keeper = (Path(argument).resolve() for argument in sys.argv[1:4])
-    os.environ["PATH"] += ":/sbin:/usr/sbin"
+@contextmanager
+def memleak(results: Path) -> Iterator[None]:
+    """Have memleak-bpfcc trace; what it prints in the end is left in ``results``."""
     said = results / "memleak.out"
     with bcc_environment(find_headers()), said.open("w") as output:
         peer = subprocess.Popen(
@@ -68,26 +69,40 @@ def main() -> int:
                 raise SystemExit(f"memleak-bpfcc: {said.read_text()}")
             time.sleep(1.0)
     time.sleep(5.0)
-    if KMEMLEAK.exists():
-        KMEMLEAK.write_text("clear")
-    places: dict[str, list[int]] = {}
-    for case in CASES:
-        if case.module is not None:
-            continue
-        subprocess.run(["insmod", keeper], check=True)
-        work = Path("/tmp/peers") / case.name
-        work.mkdir(parents=True)
-        places[case.name] = run_case(case, corpus, work)
-        subprocess.run(["rmmod", "corpus_keeper"], check=True)
-        print(case.name, flush=True)
+    yield
     time.sleep(SETTLE_S)
     (results / "memleak.txt").write_text(last_print(said, len(said.read_text(errors="replace"))))
     peer.kill()
-    if KMEMLEAK.exists():
-        for _ in range(2):
-            KMEMLEAK.write_text("scan")
-            time.sleep(SETTLE_S / 2)
-        (results / "kmemleak.txt").write_text(KMEMLEAK.read_text(errors="replace"))
+
+
+@contextmanager
+def kmemleak(results: Path) -> Iterator[None]:
+    """Have kmemleak forget what was before; what it reports in the end is left in ``results``."""
+    KMEMLEAK.write_text("clear")
+    yield
+    time.sleep(SETTLE_S)
+    for _ in range(2):
+        KMEMLEAK.write_text("scan")
+        time.sleep(SETTLE_S / 2)
+    (results / "kmemleak.txt").write_text(KMEMLEAK.read_text(errors="replace"))
+
+
+def main() -> int:
+    """Run all cases that need no other module of the kernel."""
+    results, corpus, keeper = (Path(argument).resolve() for argument in sys.argv[1:4])
+    os.environ["PATH"] += ":/sbin:/usr/sbin"
+    places: dict[str, list[int]] = {}
+    # Not both: kmemleak would find the addresses in memleak's map, and call nothing unreferenced.
+    with kmemleak(results) if KMEMLEAK.exists() else memleak(results):
+        for case in CASES:
+            if case.module is not None:
+                continue
+            subprocess.run(["insmod", keeper], check=True)
+            work = Path("/tmp/peers") / case.name
+            work.mkdir(parents=True)
+            places[case.name] = run_case(case, corpus, work)
+            subprocess.run(["rmmod", "corpus_keeper"], check=True)
+            print(case.name, flush=True)
     (results / "places.json").write_text(json.dumps(places))
     return 0
 
