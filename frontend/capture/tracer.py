@@ -275,18 +275,22 @@ class Tracer:
             bits[ctypes.c_int(word)] = ctypes.c_uint64(value)
 
     def _attach_all(self) -> None:
-        # The verifier is most of a start, so it gets all CPUs. Attaching keeps the plan's order:
-        # frees before allocations, loads of modules last.
-        with compiler_output(), ThreadPoolExecutor(os.cpu_count()) as verifiers:
-            loading = [
-                [verifiers.submit(self._load_programs, event.name, hook) for hook in event.ways[:1]]
-                for event in self._plan.events
-            ]
-            for event, first in zip(self._plan.events, loading, strict=True):
+        with compiler_output():
+            # The verifier is most of a start, so it gets all CPUs.
+            with ThreadPoolExecutor(os.cpu_count()) as verifiers:
+                loaded = [
+                    [verifiers.submit(self._load_programs, event.name, hook)
+                     for hook in event.ways[:1]]
+                    for event in self._plan.events
+                ]  # fmt: skip
+            # Attaching keeps the plan's order: frees before allocations, loads of modules last. And
+            # it begins when no verifier runs any more: it patches the kernel's text, and emulated
+            # CPUs that allocate meanwhile may trip over that (an int3 oops in a guest of qemu).
+            for event, first in zip(self._plan.events, loaded, strict=True):
                 self._attach(event, first)
 
     def _attach(self, event: Event, first: Sequence[Future[_Attached]]) -> None:
-        """Attach to an event in the first way that works; of that one, programs are loading."""
+        """Attach to an event in the first way that works; of that one, programs are loaded."""
         reason = "this kernel has nothing to attach to"
         for number, hook in enumerate(event.ways):
             try:
