@@ -1,8 +1,8 @@
 """Runs the corpus in the guest under memleak-bpfcc, or under kmemleak where the kernel has it.
 
-Arguments: the directory for the results, the corpus module, the keeper module. All cases run in one
-session, since it takes minutes to start or to scan; what the tool says in the end is left there as it
-is, with the places where the module was loaded.
+Arguments: the directory for the results, the corpus module, the keeper module. All cases run in
+one session, since it takes minutes to start or to scan; what the tool says in the end is left there
+as it is, with the places where the module was loaded.
 """
 
 from __future__ import annotations
