@@ -140,6 +140,21 @@ def test_a_peer_is_scored_by_the_addresses_that_it_prints() -> None:
     assert (one.reported, one.right, one.accused) == (3, 1, 1)
 
 
+def test_kmemleak_is_scored_by_its_bare_addresses() -> None:
+    text = """\
+unreferenced object 0xffff8880037d1300 (size 128):
+  comm "insmod", pid 75, jiffies 4294898958
+  hex dump (first 32 bytes):
+    01 00 00 00 00 00 00 00 74 29 be 81 ff ff ff ff  ........t)......
+    00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00  ................
+  backtrace (crc 52fdd26d):
+    __kmalloc_cache_noprof+0x18c/0x2e0
+    0xffffffffa00061d2
+    do_one_initcall+0x4f/0x1c0
+"""
+    assert peers.kmemleak_stacks(text) == [peers.Stack(1, (0xFFFFFFFFA00061D2,))]
+
+
 def test_what_functions_leak_is_summed_over_cases() -> None:
     twin = Case("twin", Leak("leak_it", "kmalloc", (1, 0, 1), 128))
     assert peers.truth([LEAK, twin, INNOCENT]) == {"leak_it": 3 * 3 + 2}

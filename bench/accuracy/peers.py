@@ -60,9 +60,15 @@ def memleak_stacks(text: str) -> list[Stack]:
 
 
 def kmemleak_stacks(text: str) -> list[Stack]:
-    """Read /sys/kernel/debug/kmemleak; an object is a stack of its own."""
+    """Read /sys/kernel/debug/kmemleak; an object is a stack of its own.
+
+    Frames of a module that is gone are bare addresses; of the others, newer kernels print none.
+    """
     report = kmemleak.parse(text.splitlines(keepends=True), errors="collect")
-    return [Stack(1, one.frame_addresses or ()) for one in report.objects]
+    return [
+        Stack(1, tuple(frame.address for frame in one.frames if frame.address is not None))
+        for one in report.objects
+    ]
 
 
 def truth(cases: Iterable[Case]) -> dict[str, int]:
