@@ -49,7 +49,7 @@ class GuestJob:
 
     name: str
     argv: Sequence[str]
-    timeout_s: float = 300.0
+    timeout_s: float = 450.0
     environment: dict[str, str] = field(default_factory=dict)
     spoils: bool = False
 
