@@ -46,6 +46,11 @@ SHARED = "/run/kleak"
 STDERR_PORT = "kleak.stderr"
 
 _OVERLAYS = ("/etc", "/lib", "/home", "/opt", "/srv", "/usr", "/var", "/tmp")  # noqa: S108
+# A thread for each virtual CPU is faster, but qemu before 8.1 may run a translation of code that
+# another CPU has patched meanwhile: the kernel then dies of the int3 that text_poke_bp() had put
+# there for a moment (lore.kernel.org, "qemu-x86_64 booting with 8.0.0 stil see int3", July 2023).
+# Each probe that is attached patches code.
+_EMULATION = ("-accel", "tcg,thread=single")
 _SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _NOT_FOR_THE_GUEST = ("DBUS_SESSION_BUS_ADDRESS", "OLDPWD", "PWD", "TMPDIR", "XDG_RUNTIME_DIR")
 
@@ -345,6 +350,7 @@ def _command_line(
         f"--script-sh=exec sh {SHARED}/run",
         # virtme-run gives the script's standard error and the console one file: they need two.
         "--qemu-opts",
+        *([] if kvm else _EMULATION),
         *("-chardev", f"file,id=kleakstderr,path=/proc/self/fd/{stderr_fd}"),
         *("-device", "virtio-serial-pci"),
         *("-device", f"virtserialport,name={STDERR_PORT},chardev=kleakstderr"),
