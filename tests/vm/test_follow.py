@@ -50,7 +50,9 @@ JOBS = [
         [
             "python",
             FOLLOWED,
-            f"insmod {{corpus_keeper.ko}}; for i in $(seq {ROUNDS}); do"
+            # The corpus may have run in this guest before, and left it.
+            "grep -q ^corpus_keeper /proc/modules || insmod {corpus_keeper.ko} &&"
+            f" for i in $(seq {ROUNDS}); do"
             " insmod {corpus.ko} case=proc_entry; rmmod corpus;"
             " insmod {corpus.ko} case=cache_left_behind; rmmod corpus; done",
             "wait",
