@@ -77,9 +77,10 @@ class Trust:
 
     ``lost`` maps a reason to a number of events; only non-zero ones that may change a result
     belong there. ``repaired`` are misses that were made good and change nothing. ``observed`` are
-    the events that were seen, by what they were: the scale for the others, and
+    the events that were seen, by what they were: the scale for the others;
     "frees_of_unseen_allocations", frees by the scope's own code of what it was not seen to
-    allocate, the self-test of coverage.
+    allocate, the self-test of coverage; and "frees_while_reading", by as many objects less may be
+    outstanding than the others say.
     ``means`` maps each event to how it was heard of, and "kernel headers" to the tree used.
     ``witnesses`` maps each witness to "used" or to why it was not.
     ``notes`` are sentences for the reader.

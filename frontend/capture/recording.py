@@ -89,6 +89,8 @@ def read_session(
             name_of=_process_names(),
         )
         witnesses["page_owner"] = pages.owner_state
+    observed = {name: counters.counted[counter] for counter, name in _OBSERVED.items()}
+    observed["frees_while_reading"] = tracer.counters().gone - counters.gone
     if finished:
         pointers = read_pointers(sites)
         witnesses["pointers"] = pointers.state
@@ -104,7 +106,7 @@ def read_session(
         Trust(
             losses(counters),
             _nonzero(counters.counted, _REPAIRS),
-            {name: counters.counted[counter] for counter, name in _OBSERVED.items()},
+            observed,
             tracer.means,
             witnesses,
             (

@@ -106,6 +106,11 @@ class Counters:
     missed_runs: Mapping[str, tuple[int, ...]]
     made_good: Mapping[str, int]
 
+    @property
+    def gone(self) -> int:
+        """Allocations that are known not to be outstanding any more, however that was learnt."""
+        return sum(self.counted[name] for name in ("freed", "double_events", "reused_addresses"))
+
     def since(self, before: Counters) -> Counters:
         """Return what was counted after ``before``."""
         return Counters(

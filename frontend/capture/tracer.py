@@ -537,9 +537,8 @@ class Tracer:
 
     def outstanding_count(self) -> int:
         """Return how many allocations are outstanding now, without reading them."""
-        counted = self.counters().counted
-        gone = ("freed", "double_events", "reused_addresses")
-        return counted["allocated"] - sum(counted[name] for name in gone)
+        counters = self.counters()
+        return counters.counted["allocated"] - counters.gone
 
     def totals(self) -> list[StackTotal]:
         """Return the totals of every stack in every cycle; there may be several rows of one."""

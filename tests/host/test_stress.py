@@ -93,7 +93,10 @@ def test_books_balance_whatever_was_missed(mixed: dict[str, Any]) -> None:
     gone = observed["frees"] + repaired.get(INFERRED, 0)
     gone += repaired.get("double_allocation_events", 0)
     assert observed["allocations"] > 1000
-    assert observed["allocations"] - gone == outstanding(mixed) + own_use(mixed)
+    at_first = observed["allocations"] - gone
+    in_books = outstanding(mixed) + own_use(mixed)
+    # RCU callbacks may come in late, on a busy machine, when the counters were read already.
+    assert at_first - observed["frees_while_reading"] <= in_books <= at_first
     assert observed["frees_of_unseen_allocations"] == 0
     # An allocation that an interrupt made in the middle of another one's walk may be missed, and
     # is said. A free is not.
