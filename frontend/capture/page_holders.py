@@ -58,6 +58,8 @@ class PageHolders:
     @property
     def owner_state(self) -> str:
         """What a report says of page_owner: "used", or why it was not."""
+        if self._direct_map is None:
+            return "absent: the kernel does not tell where it maps pages"
         return "absent: off, or not built in" if self._owners is None else "used"
 
     def holder(self, address: int, tgid: int) -> str | None:

@@ -44,6 +44,7 @@ def test_events_are_those_that_the_main_job_had(guest: Guest) -> None:
     )
     for row, witness in (
         ("kmemleak", "kmemleak"),
+        ("page_owner", "page_owner"),
         ("allocation profiling", "allocinfo"),
     ):
         used = trust["witnesses"][witness] == "used"

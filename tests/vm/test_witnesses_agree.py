@@ -19,6 +19,7 @@ SAID = {
         "allocation tags": "the kernel log has 1152 B of slab.c:",
         "kmemleak": "found no pointer to",
     },
+    "alloc_pages": {"page holders": "page_owner names the task that allocated them"},
     "netdev": {"allocinfo": "/proc/allocinfo has +12 at dev.c:"},
 }
 INNOCENT = "innocent_kfree_rcu"

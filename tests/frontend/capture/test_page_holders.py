@@ -48,6 +48,7 @@ def test_nothing_is_known_without_the_direct_map(flags: Path) -> None:
     assert flags.exists()
     with PageHolders(None) as pages:
         assert pages.holder(DIRECT_MAP + PAGE, 331) is None
+        assert "does not tell where" in pages.owner_state
 
 
 def test_nothing_is_known_without_the_file(flags: Path) -> None:
