@@ -99,8 +99,8 @@ _SLAB = _names(
     r"(?:prepare_slab_obj_exts|alloc_tagging_slab_alloc)_hook",
 )
 # Memory the allocator takes for itself while it serves somebody: vectors for memory cgroups and
-# allocation tags (belong to a slab, go with it), sheaves, kmemleak's records, chunks of the
-# per-CPU allocator. With a module's frame right behind them, but never the module's.
+# allocation tags (belong to a slab, go with it), sheaves, kmemleak's records, page_owner's stacks,
+# chunks of the per-CPU allocator. With a module's frame right behind them, but never the module's.
 _OWN_USE = _names(
     r"memcg_alloc_(?:slab|page)_(?:obj_)?cgroups",
     r"alloc_slab_obj_exts",
@@ -111,6 +111,8 @@ _OWN_USE = _names(
     r"mem_pool_alloc",
     r"kmemleak_\w+",
     r"kasan_\w+",
+    r"set_page_owner\w*",
+    r"(?:inc_stack_record_count|add_stack_record_to_list)",
     r"stack_depot_\w+",
     r"depot_\w+",
     r"pcpu_(?:create_chunk|alloc_chunk|populate_chunk|get_pages|mem_zalloc|balance_\w+)",
@@ -121,6 +123,7 @@ _PAGES = _names(
     r"get_free_pages?",
     r"get_zeroed_page",
     r"folio_alloc\w*",
+    r"page_frag_(?:alloc|cache_refill)\w*",
 )
 _DMA = _names(
     r"dmam?_alloc_\w+",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
-from kleak.model import Session, TracedSite
+from kleak.model import Session, Tally, TracedSite
 
 # What it always keeps a record of; slab caches may be excepted (SLAB_NOLEAKTRACE), pages are.
 ALWAYS_TRACKED = frozenset({"kmalloc", "vmalloc"})
+LARGE_BYTES = 4096
 
 
 def judge(site: TracedSite, session: Session) -> Finding | None:
@@ -26,6 +27,12 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
             Fact.UNREFERENCED,
             f"kmemleak found no pointer to {said.same_stack} allocated here: nothing can free it",
         )
+    if said.referenced and _is_large(site.outstanding):
+        return Finding(
+            Fact.REFERENCED_LARGE,
+            "kmemleak found a pointer to it, or to somewhere in it: in so large an object a stale "
+            "value is likely",
+        )
     if said.referenced:
         return Finding(
             Fact.REFERENCED,
@@ -35,8 +42,8 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     if said.own:
         return Finding(
             Fact.OWN_REFERENCE,
-            "kmemleak found a pointer to it; one is in the data of the unloaded module, which this "
-            "kernel kept with its allocation tags",
+            "kmemleak found a pointer to it; the data of the unloaded module, which this kernel "
+            "kept with its allocation tags, leads to it",
         )
     if said.asked and not said.known and site.allocator in ALWAYS_TRACKED:
         return Finding(
@@ -44,6 +51,11 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
             "kmemleak knows no such object: it was freed, and the tracer missed that",
         )
     return None
+
+
+def _is_large(outstanding: Tally) -> bool:
+    """Whether the objects are a page or more each."""
+    return outstanding.size_bytes >= LARGE_BYTES * outstanding.count
 
 
 def _share(unreferenced: int, outstanding: int) -> str:

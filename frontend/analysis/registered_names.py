@@ -1,4 +1,4 @@
-"""Witness: names in procfs, debugfs or slab that were not there before and stayed.
+"""Witness: names in procfs, debugfs or slab, or of devices, that were not there before and stayed.
 
 The target asked for the name, is unloaded, and the name is still there: nobody will take it back.
 """
@@ -16,6 +16,9 @@ from kleak.stacks import base_name, in_scope, split_allocator
 
 NAME = "registered names"
 SHOWN_NAMES = 2
+_DEVICE = re.compile(
+    r"_*(?:root_device_register|device_create\w*|platform_device_(?:alloc|register\w*))"
+)
 # Where the names are, the function that was asked to register one, and those that allocate the
 # registered thing itself: what hangs on it (attributes, index nodes) says nothing more.
 _REGISTRIES = (
@@ -30,7 +33,10 @@ _REGISTRIES = (
         re.compile(r"_*kmem_cache_create\w*"),
         re.compile(r"_*(?:do_)?kmem_cache_create\w*|create_cache"),
     ),
+    ("/sys/devices/", _DEVICE, _DEVICE),
 )
+# Memory that goes when its device does.
+_MANAGED = re.compile(r"_*devm_\w+")
 
 
 def judge(site: TracedSite, session: Session) -> Finding | None:
@@ -43,24 +49,28 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
         return None
     if session.target.kind != "module":
         return None
-    _, rest = split_allocator(site.frames)
+    allocator_frames, rest = split_allocator(site.frames)
+    if any(_is(frame, _MANAGED) for frame in allocator_frames):
+        return _say(new, "/sys/devices/", "it goes when its device does: ")
     where = next((i for i, frame in enumerate(rest) if in_scope(frame, session.target)), 0)
     between = rest[:where]
     if not between:
         return None
     for directory, registers, allocates in _REGISTRIES:
         if _is(between[-1], registers) and _is(between[0], allocates):
-            return _say([name for name in new if name.startswith(directory)])
+            return _say(new, directory)
     return None
 
 
-def _say(names: list[str]) -> Finding | None:
+def _say(new: list[str], directory: str, why: str = "") -> Finding | None:
+    names = [name for name in new if name.startswith(directory)]
     if not names:
         return None
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     verb = "is" if len(names) == 1 else "are"
     shown = ", ".join(names[:SHOWN_NAMES])
-    return Finding(Fact.NAME_STAYS, f"{shown}{more}, new since the start, {verb} still registered")
+    says = f"{why}{shown}{more}, new since the start, {verb} still registered"
+    return Finding(Fact.NAME_STAYS, says)
 
 
 def _is(frame: Frame, pattern: re.Pattern[str]) -> bool:

@@ -56,10 +56,20 @@ def weigh(
         if total > cap:
             says = f"{', '.join(weights)} all ask the {source}: together they count {cap:g} at most"
             evidence.append(Evidence("correlation", says, cap - total))
+    evidence += _explained(findings)
     evidence += _disagreement(findings)
     prior = "before any evidence: most of what is outstanding does not leak"
     evidence.append(Evidence("prior", prior, WEIGHTS[Fact.PRIOR].log_odds))
     return tuple(evidence)
+
+
+def _explained(findings: Sequence[tuple[Witness, Finding]]) -> list[Evidence]:
+    """What takes a pointer that kmemleak found back, where a registry must have one."""
+    facts = {finding.fact for _, finding in findings}
+    if not facts >= {Fact.REFERENCED, Fact.NAME_STAYS}:
+        return []
+    says = "what is still registered is pointed to by its registry: kmemleak's pointer may be that"
+    return [Evidence("explained", says, WEIGHTS[Fact.NAME_EXPLAINS].log_odds)]
 
 
 def _disagreement(findings: Sequence[tuple[Witness, Finding]]) -> list[Evidence]:
@@ -84,7 +94,8 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
 
     ``complete`` is whether the trace lost nothing that may change a result.
     """
-    undisputed = facts.isdisjoint(NOT_THERE) and Fact.REFERENCED not in facts
+    reachable = Fact.REFERENCED in facts and Fact.NAME_STAYS not in facts
+    undisputed = facts.isdisjoint(NOT_THERE) and not reachable
     independent = not facts.isdisjoint(_INDEPENDENT)
     repeated = complete and Fact.DIRECT in facts and not facts.isdisjoint(_EVERY_CYCLE)
     if percent >= CONFIRMED_SCORE and undisputed and (independent or repeated):

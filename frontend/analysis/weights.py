@@ -54,6 +54,7 @@ class Fact(Enum):
 
     UNREFERENCED = "no pointer to it"
     REFERENCED = "a pointer to it"
+    REFERENCED_LARGE = "a pointer into a page or more"
     OWN_REFERENCE = "a pointer in the gone module's data"
     NOT_TRACKED = "not tracked any more"
 
@@ -70,6 +71,7 @@ class Fact(Enum):
     CLASS_GREW = "class of memory grew by as much"
     CLASS_DID_NOT_GROW = "class of memory did not grow"
     NAME_STAYS = "name still registered"
+    NAME_EXPLAINS = "the name explains the pointer"
 
     CORRELATED = "same map asked thrice"
     CORRELATED_BOOKS = "kernel's counters asked twice"
@@ -205,10 +207,16 @@ WEIGHTS: dict[Fact, Weight] = {
         "Something points to it: it was handed over, or never unregistered. A stale value on a "
         "stack looks the same, so a leak that all else shows stays likely, but is not confirmed.",
     ),
+    Fact.REFERENCED_LARGE: Weight(
+        -0.3,
+        "Any word between its first byte and its last counts for kmemleak, and memory is full of "
+        "what points to former contents of these pages: of 18 leaked objects of 64 kB, in three "
+        "runs, it reported none (measured on 6.12).",
+    ),
     Fact.OWN_REFERENCE: Weight(
         0.0,
         "With allocation profiling, Linux 6.12 keeps the data of a module that leaks. What its "
-        "variables point to, no code can reach; but kmemleak stops at the first pointer, and "
+        "variables lead to, no code can reach; but kmemleak stops at the first pointer, and "
         "there may be others.",
     ),
     Fact.NOT_TRACKED: Weight(
@@ -269,9 +277,15 @@ WEIGHTS: dict[Fact, Weight] = {
         "may have given back as much meanwhile.",
     ),
     Fact.NAME_STAYS: Weight(
-        3.5,
+        4.0,
         "The target registered a name, was unloaded, and the name is still there: no grace period "
-        "and no cache explains that. Takes back what the stack of a registry speaks against it.",
+        "and no cache explains that. Takes back what the stack of a registry speaks against it. "
+        "In 105 runs without a leak no site had one (measured).",
+    ),
+    Fact.NAME_EXPLAINS: Weight(
+        1.5,
+        "What is still registered, its registry points to. So kmemleak's pointer says nothing "
+        "against a leak, and its weight is taken back.",
     ),
     Fact.CORRELATED: Weight(
         -1.0,
@@ -300,6 +314,7 @@ STILL_THERE = frozenset(
     {
         Fact.UNREFERENCED,
         Fact.REFERENCED,
+        Fact.REFERENCED_LARGE,
         Fact.REGION_THERE,
         Fact.PAGES_OWNED,
         Fact.TAG_LEFT,

@@ -1,21 +1,28 @@
 """The data of modules that are gone, where the kernel kept it.
 
 With allocation profiling, Linux 6.12 does not free the data of a module that leaks: the allocation
-tags are in it (free_mod_mem() in kernel/module/main.c). What the module's own variables point to
+tags are in it (free_mod_mem() in kernel/module/main.c). What the module's own variables lead to
 then looks reachable to kmemleak, although no code can reach it any more.
 """
 
 from __future__ import annotations
 
-from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 from elftools.common.exceptions import ELFError
 
-from kleak.capture.kernel_memory import kernel_memory
+from kleak.capture.kernel_memory import KernelMemory, kernel_memory, words
 from kleak.capture.kernel_state import read_vmalloc_regions
 from kleak.capture.modules import loaded_modules
+from kleak.capture.records import LedgerEntry
 
 _CALLERS = ("load_module+", "move_module+")
+# Families of the ledger whose memory may be read: an area may be a device's registers.
+_READABLE = frozenset({"kmalloc", "kmem_cache", "reclaimable_cache", "pages"})
+MOST_FOLLOWED = 10_000
+BYTES_OF_AN_OBJECT = 4096
 
 
 class GoneModules:
@@ -26,26 +33,48 @@ class GoneModules:
         self._modules = _identities()
         self._before = frozenset(_module_regions())
 
-    def pointers(self) -> frozenset[int]:
-        """Return all words in the data that was kept of modules which came and went.
+    def reached(self, outstanding: Iterable[LedgerEntry]) -> frozenset[int]:
+        """Return the addresses of what the data that was kept of modules which came and went leads
+        to, by pointers to or into it and through other outstanding allocations.
 
         Empty where other modules came to stay, whose data cannot be told from it, and where the
-        kernel's memory cannot be read.
+        kernel's memory cannot be read. At most MOST_FOLLOWED objects are looked into.
         """
         if _identities() != self._modules:
             return frozenset()
         kept = {
             start: size for start, size in _module_regions().items() if start not in self._before
         }
-        words = array("Q")
+        if not kept:
+            return frozenset()
         try:
             with kernel_memory() as memory:
-                for start, size in kept.items():
-                    data = memory.read(start, size)
-                    words.frombytes(data[: len(data) // words.itemsize * words.itemsize])
+                return follow(memory, kept, outstanding)
         except (OSError, ELFError):
             return frozenset()
-        return frozenset(words)
+
+
+def follow(
+    memory: KernelMemory, roots: Mapping[int, int], outstanding: Iterable[LedgerEntry]
+) -> frozenset[int]:
+    """Return the addresses of ``outstanding`` that the words in ``roots``, sizes in bytes by
+    address, lead to.
+    """
+    entries = sorted(outstanding, key=attrgetter("address"))
+    starts = [entry.address for entry in entries]
+    reached: set[int] = set()
+    to_read = list(roots.items())
+    for address, size_bytes in to_read:  # which grows meanwhile
+        for word in words(memory.read(address, size_bytes)):
+            entry = entries[bisect_right(starts, word) - 1] if entries else None
+            if entry is None or not 0 <= word - entry.address < entry.size_bytes:
+                continue
+            if entry.address in reached:
+                continue
+            reached.add(entry.address)
+            if entry.family in _READABLE and len(reached) <= MOST_FOLLOWED:
+                to_read.append((entry.address, min(entry.size_bytes, BYTES_OF_AN_OBJECT)))
+    return frozenset(reached)
 
 
 def _identities() -> frozenset[tuple[str, int]]:

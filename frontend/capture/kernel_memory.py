@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,13 @@ class KernelMemory:
             return os.pread(self._fd, size_bytes, offset + address - start)
         except (OSError, OverflowError):
             return b""  # the kernel refuses the page, or no file has such an offset: no evidence
+
+
+def words(data: bytes) -> array[int]:
+    """The words of ``data``, which begins with one; a part of one at the end is left out."""
+    found = array("Q")
+    found.frombytes(data[: len(data) // found.itemsize * found.itemsize])
+    return found
 
 
 @contextmanager

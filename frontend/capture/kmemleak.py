@@ -54,7 +54,7 @@ class KmemleakResult:
     ``state`` is "used", or why it was not asked. ``unreferenced`` are the objects of this session
     that no scan found a pointer to, by address. ``asked`` are some of the others and what
     kmemleak knows of them, None where it knows no such object. ``own`` are those of them that the
-    data of a gone module points to. ``text`` is its report.
+    data of a gone module leads to. ``text`` is its report.
     """
 
     state: str
@@ -147,7 +147,7 @@ class Kmemleak:
                 found = {address: again[address] for address in found if address in again}
             progress.say("kmemleak: asking for what it did not report")
             asked = _look_up(outstanding(), found)
-            own = self._gone.pointers() & asked.keys()
+            own = self._gone.reached(outstanding()) & asked.keys()
             self.result = KmemleakResult("used", found, asked, own, text)
         except OSError as error:
             self.result = KmemleakResult(f"absent: it stopped working ({error.strerror})")

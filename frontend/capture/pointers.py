@@ -6,14 +6,13 @@ each site, their first page, and a sum over all.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
 
-from kleak.capture.kernel_memory import KCORE, KernelMemory, kernel_memory
+from kleak.capture.kernel_memory import KCORE, KernelMemory, kernel_memory, words
 from kleak.model import TracedSite
 
 OBJECTS_OF_A_SITE = 128
@@ -67,16 +66,10 @@ def _search(memory: KernelMemory, sites: Sequence[TracedSite]) -> str:
             size_bytes += wanted
             if objects > OBJECTS_IN_ALL or size_bytes > BYTES_IN_ALL:
                 return "".join(lines)
-            for offset, word in _words(memory.read(kept.address, wanted)):
-                if owners.get(word, number) != number:
+            for position, word in enumerate(words(memory.read(kept.address, wanted))):
+                if word and owners.get(word, number) != number:
+                    offset = position * _WORD_BYTES
                     lines.append(f"{kept.address:#x} {offset} {word:#x}\n")
             if len(lines) > POINTERS_IN_ALL:
                 return "".join(lines)
     return "".join(lines)
-
-
-def _words(data: bytes) -> list[tuple[int, int]]:
-    """The words of ``data`` that are not zero, each with its offset."""
-    words = array("Q")
-    words.frombytes(data[: len(data) // _WORD_BYTES * _WORD_BYTES])
-    return [(position * _WORD_BYTES, word) for position, word in enumerate(words) if word]

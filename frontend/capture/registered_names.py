@@ -1,4 +1,4 @@
-"""Names that code of the kernel registers and has to take back: in procfs, debugfs, slab.
+"""Names that code of the kernel registers and has to take back: in procfs, debugfs, slab; devices.
 
 Read before the first cycle and after the last: what is new then was left behind. Only names; no
 file is opened, since reading one runs its driver.
@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+DEVICES = "/sys/devices"
 # Where drivers put their names, and how deep. Of /proc not the processes, nor what is not a
 # driver's: sysctls, interrupts, links into a process's directory (/proc/net is one of these).
 _PLACES: tuple[tuple[str, int], ...] = (
@@ -17,6 +18,7 @@ _PLACES: tuple[tuple[str, int], ...] = (
     ("/proc/net", 1),
     ("/sys/kernel/debug", 1),
     ("/sys/kernel/slab", 1),
+    (DEVICES, 3),
 )
 _LEFT_OUT = frozenset({"self", "thread-self", "net", "mounts", "sys", "irq"})
 MOST_NAMES = 20_000
@@ -26,14 +28,15 @@ def list_names(root: Path = Path("/")) -> str | None:
     """Return the paths, sorted, one a line; None where there are none, or too many to keep."""
     found: list[str] = []
     for place, depth in _PLACES:
-        for path in _walk(root / place.lstrip("/"), depth):
+        place_here = root / place.lstrip("/")
+        for path in _walk(place_here, depth, below_devices=place == DEVICES):
             if len(found) == MOST_NAMES:
                 return None
             found.append("/" + os.path.relpath(path, root))
     return "".join(f"{path}\n" for path in sorted(found)) or None
 
 
-def _walk(directory: Path, depth: int) -> Iterator[str]:
+def _walk(directory: Path, depth: int, *, below_devices: bool) -> Iterator[str]:
     try:
         entries = list(os.scandir(directory))
     except OSError:  # not mounted, not in this kernel, or gone again
@@ -45,9 +48,11 @@ def _walk(directory: Path, depth: int) -> Iterator[str]:
         # mm/slub.c takes it for the next one).
         if entry.is_symlink() and directory.name == "slab":
             continue
-        yield entry.path
+        # What is below a device is a device, or an attribute of one.
+        if not below_devices or _is_directory(entry):
+            yield entry.path
         if depth > 1 and _is_directory(entry):
-            yield from _walk(Path(entry.path), depth - 1)
+            yield from _walk(Path(entry.path), depth - 1, below_devices=below_devices)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

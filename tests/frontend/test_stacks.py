@@ -291,6 +291,8 @@ def test_is_vmalloc_bookkeeping(allocator, frames, expected):
         "kmem_cache_alloc+1 <- f+1 [leaky]",
         "__kmalloc_node_noprof+1 <- alloc_slab_obj_exts+1 <- __kmalloc_noprof+1 <- f+1 [leaky]",
         "kmem_cache_alloc_noprof+1 <- __create_object+1 <- __kmalloc_noprof+1 <- f+1 [leaky]",
+        "__kmalloc_cache_noprof+1 <- __set_page_owner+1 <- post_alloc_hook+1 <- "
+        "get_page_from_freelist+1 <- __alloc_pages_noprof+1 <- f+1 [leaky]",
         "__kmalloc_noprof+1 <- pcpu_create_chunk+1 <- pcpu_alloc_noprof+1 <- f+1 [leaky]",
     ],
 )

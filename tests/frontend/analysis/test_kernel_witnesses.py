@@ -16,6 +16,7 @@ from kleak.model import (
     HELD_BY_ITS_TASK,
     Answer,
     MemorySample,
+    Reachability,
     Report,
     Session,
     Tally,
@@ -39,6 +40,8 @@ CACHE = stack(
     "kmem_cache_alloc_noprof+1 <- __kmem_cache_create_args+1 <- "
     "__kmem_cache_create_args.constprop.0+1 <- kmem_cache_create_usercopy+1 <- f+1 [leaky]"
 )
+DEVICE = stack("__kmalloc_cache_noprof+1 <- __root_device_register+1 <- f+1 [leaky]")
+MANAGED = stack("__kmalloc_node_track_caller_noprof+1 <- devm_kmalloc+1 <- f+1 [leaky]")
 ATTRIBUTE = stack(
     "kmem_cache_alloc_noprof+1 <- __kernfs_new_node+1 <- sysfs_slab_add+1 <- "
     "kmem_cache_create_usercopy+1 <- f+1 [leaky]"
@@ -284,6 +287,7 @@ NAMES = "/proc/fs\n/proc/fs/ext4\n"
         (PROC, "/proc/leaky"),
         (DEBUGFS, "/sys/kernel/debug/leaky"),
         (CACHE, "/sys/kernel/slab/leaky_objects"),
+        (DEVICE, "/sys/devices/leaky"),
     ],
 )
 def test_name_that_stays_makes_a_registry_guilty(frames, name):
@@ -291,9 +295,31 @@ def test_name_that_stays_makes_a_registry_guilty(frames, name):
     said = (("registered names", NAMES), ("registered names", f"{NAMES}{name}\n"))
     plain = judge(session(traced)).sites[0]
     (found,) = judge(told(session(traced), *said)).sites
-    assert plain.verdict is Verdict.POSSIBLE
-    assert found.verdict >= Verdict.LIKELY
+    assert plain.verdict < Verdict.CONFIRMED
+    assert found.verdict is Verdict.CONFIRMED
     assert any(name in item.says for item in found.evidence)
+
+
+def test_managed_memory_goes_when_its_device_does():
+    traced = site([1, 1, 1], frames=MANAGED)
+    said = (
+        ("registered names", NAMES),
+        ("registered names", f"{NAMES}/sys/devices/leaky\n/proc/leaky\n"),
+    )
+    finding = registered_names.judge(traced, told(session(traced), *said))
+    assert finding is not None
+    assert "device does: /sys/devices/leaky, new" in finding.says
+
+
+def test_a_registry_points_to_what_is_registered():
+    """So kmemleak's pointer to it is expected, and speaks for nobody."""
+    said = (("registered names", NAMES), ("registered names", f"{NAMES}/proc/leaky\n"))
+    plain = site([1, 1, 1], frames=PROC)
+    pointed_to = replace(plain, reachability=Reachability(asked=1, known=1, referenced=1))
+    one, other = (judge(told(session(each), *said)).sites[0] for each in (plain, pointed_to))
+    assert (one.verdict, one.score) == (other.verdict, other.score)
+    assert other.verdict is Verdict.CONFIRMED
+    assert any(item.witness == "explained" for item in other.evidence)
 
 
 def test_a_cache_that_stays_for_its_objects_is_not_itself_left_behind():
@@ -313,6 +339,7 @@ def test_a_cache_that_stays_for_its_objects_is_not_itself_left_behind():
         (PROC, "/sys/kernel/debug/leaky"),
         (ATTRIBUTE, "/sys/kernel/slab/leaky_objects"),
         (LEAK, "/proc/leaky"),
+        (LEAK, "/sys/devices/leaky"),
     ],
 )
 def test_name_says_nothing_of_other_sites(frames, name):

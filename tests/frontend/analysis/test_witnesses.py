@@ -294,6 +294,15 @@ def test_kmemleak(said, allocator, fact):
 
 
 @pytest.mark.parametrize(
+    ("object_bytes", "fact"), [(4095, Fact.REFERENCED), (4096, Fact.REFERENCED_LARGE)]
+)
+def test_a_pointer_into_a_page_or_more_says_less(object_bytes, fact):
+    traced = site([3, 3], object_bytes=object_bytes)
+    traced = replace(traced, reachability=Reachability(asked=1, known=1, referenced=1))
+    assert kmemleak.judge(traced, session(traced)).fact is fact
+
+
+@pytest.mark.parametrize(
     ("said", "allocator"),
     [
         (None, "kmalloc"),

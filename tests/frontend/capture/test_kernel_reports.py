@@ -160,8 +160,10 @@ def test_names_of_registries(tmp_path: Path) -> None:
         "proc/leaky",
         "sys/kernel/debug/leaky/state",
         "sys/kernel/slab/leaky_objects",
+        "sys/devices/platform/leaky.0/power",
     ):
         (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "sys/devices/platform/leaky.0/uevent").touch()
     (tmp_path / "sys/kernel/slab/merged").symlink_to("leaky_objects")
     text = registered_names.list_names(tmp_path)
     assert text is not None
@@ -169,6 +171,9 @@ def test_names_of_registries(tmp_path: Path) -> None:
         "/proc/fs",
         "/proc/fs/ext4",
         "/proc/leaky",
+        "/sys/devices/platform",
+        "/sys/devices/platform/leaky.0",
+        "/sys/devices/platform/leaky.0/power",
         "/sys/kernel/debug/leaky",
         "/sys/kernel/slab/leaky_objects",
     ]
