@@ -6,27 +6,23 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from heapq import heappush, heapreplace
 from types import TracebackType
 from typing import Any
 
+from kleak.capture.attached import AttachedPrograms
 from kleak.capture.bcc_library import (
     compile_image,
     compiler_output,
     first_error,
     import_bcc,
-    missed_runs,
     stack_depth,
 )
 from kleak.capture.bpf_maps import Bell, Map
 from kleak.capture.bpf_source import read_source
-from kleak.capture.bpf_syscall import AttachType, ProgramType, load_program, open_raw_tracepoint
 from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
-from kleak.capture.hooks import Attachment, Event, Hook, Plan
+from kleak.capture.hooks import Attachment, Plan
 from kleak.capture.kernel_state import read_kernel
 from kleak.capture.machine import require_root
 from kleak.capture.program_cache import cached_image
@@ -98,14 +94,6 @@ _KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
 
 
-@dataclass(eq=False)
-class _Attached:
-    event: str
-    way: Attachment
-    link_fds: list[int] = field(default_factory=list)
-    program_fds: list[int] = field(default_factory=list)
-
-
 class Tracer:
     """Compiles, attaches and reads the programs. Use as a context: leaving it detaches them."""
 
@@ -139,9 +127,8 @@ class Tracer:
         self._bcc: Any = None
         self._maps: dict[str, Map] = {}
         self._bells: list[Bell] = []
-        self._programs: dict[str, bytes] = {}
         self.compiled_before = False
-        self._attached: list[_Attached] = []
+        self._attached = AttachedPrograms()
         self._before = Counters({}, {}, {})
         self._epochs = Epochs()
         self.evicted_stacks = 0
@@ -184,12 +171,10 @@ class Tracer:
                     f"the kernel refuses the map {definition.name}: {error.strerror}"
                 ) from error
             numbers[place] = made.fd
-        self._programs = {
-            name: replace_maps(code, numbers) for name, code in image.programs.items()
-        }
+        programs = {name: replace_maps(code, numbers) for name, code in image.programs.items()}
         self._set_page_owners()
         self._set_scope()
-        self._attach_all()
+        self.notes += self._attached.attach(self._plan.events, programs)
 
     def _image(self) -> ProgramImage:
         """Compile the programs, unless that was done before."""
@@ -274,110 +259,9 @@ class Tracer:
         for word, value in words.items():
             bits[ctypes.c_int(word)] = ctypes.c_uint64(value)
 
-    def _attach_all(self) -> None:
-        with compiler_output():
-            # The verifier is most of a start, so it gets all CPUs.
-            with ThreadPoolExecutor(os.cpu_count()) as verifiers:
-                loaded = [
-                    [verifiers.submit(self._load_programs, event.name, hook)
-                     for hook in event.ways[:1]]
-                    for event in self._plan.events
-                ]  # fmt: skip
-            # Attaching keeps the plan's order: frees before allocations, loads of modules last. And
-            # it begins when no verifier runs any more: it patches the kernel's text, and emulated
-            # CPUs that allocate meanwhile may trip over that (an int3 oops in a guest of qemu).
-            for event, first in zip(self._plan.events, loaded, strict=True):
-                self._attach(event, first)
-
-    def _attach(self, event: Event, first: Sequence[Future[_Attached]]) -> None:
-        """Attach to an event in the first way that works; of that one, programs are loaded."""
-        reason = "this kernel has nothing to attach to"
-        for number, hook in enumerate(event.ways):
-            try:
-                attached = (
-                    first[0].result() if number == 0 else self._load_programs(event.name, hook)
-                )
-                self._link_programs(hook, attached)
-            except _RefusedError as error:
-                reason = str(error)
-                continue
-            return
-        if event.without is None:
-            raise UnsupportedError(f"cannot trace {event.name}: {reason}")
-        self.notes.append(f"{event.without} ({event.name}: {reason})")
-
-    def _load_programs(self, event: str, hook: Hook) -> _Attached:
-        attached = _Attached(event, hook.attachment)
-        self._attached.append(attached)
-        with self._refusal(hook, attached):
-            for program in hook.programs:
-                # The same function again makes a second program, with a guard of its own.
-                attached.program_fds.append(self._load(program, hook))
-        return attached
-
-    def _link_programs(self, hook: Hook, attached: _Attached) -> None:
-        with self._refusal(hook, attached):
-            for fd in attached.program_fds:
-                attached.link_fds.append(self._link(fd, hook))
-
-    @contextmanager
-    def _refusal(self, hook: Hook, attached: _Attached) -> Iterator[None]:
-        """Undo what was attached where the kernel refuses, and raise _RefusedError."""
-        try:
-            yield
-        except (OSError, _RefusedError) as error:
-            self._attached.remove(attached)
-            self._detach(attached)
-            if isinstance(error, _RefusedError):
-                raise
-            raise _RefusedError(
-                f"{hook.attachment.value} of {hook.target}: {error.strerror}"
-            ) from error
-
-    def _link(self, program_fd: int, hook: Hook) -> int:
-        if hook.attachment is Attachment.RAW_TRACEPOINT:
-            return open_raw_tracepoint(program_fd, hook.target)
-        if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
-            return open_raw_tracepoint(program_fd, None)
-        kind = 0 if hook.attachment is Attachment.KPROBE else 1
-        name = f"{'p' if kind == 0 else 'r'}_kleak_{os.getpid()}_{hook.target}".encode()
-        link = self._bcc.lib.bpf_attach_kprobe(program_fd, kind, name, hook.target.encode(), 0, 0)
-        if link < 0:
-            raise OSError(-link, "refused")
-        return int(link)
-
-    def _load(self, program: str, hook: Hook) -> int:
-        name = self._name_of(program)
-        code = self._programs[name]
-        if hook.attachment is Attachment.RAW_TRACEPOINT:
-            return load_program(name, ProgramType.RAW_TRACEPOINT, code)
-        if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
-            entry = hook.attachment is Attachment.FENTRY
-            attach_type = AttachType.FENTRY if entry else AttachType.FEXIT
-            return load_program(
-                name, ProgramType.TRACING, code, attach_type=attach_type, btf_id=hook.btf_id
-            )
-        return load_program(name, ProgramType.KPROBE, code)
-
-    def _name_of(self, program: str) -> str:
-        """Return what bcc's KFUNC_PROBE made of a name: newer releases put vmlinux__ before it."""
-        kind, _, function = program.partition("__")
-        for name in (program, f"{kind}__vmlinux__{function}"):
-            if name in self._programs:
-                return name
-        raise _RefusedError(f"{program} was not compiled")
-
-    def _detach(self, attached: _Attached) -> None:
-        for fds in (attached.link_fds, attached.program_fds):
-            for fd in fds:
-                os.close(fd)
-            fds.clear()
-
     def close(self) -> None:
         """Detach all programs and give the maps back. May be called twice."""
-        for attached in self._attached:
-            self._detach(attached)
-        self._attached.clear()
+        self._attached.close()
         for bell in self._bells:
             bell.close()
         self._bells.clear()
@@ -500,7 +384,7 @@ class Tracer:
     @property
     def attachments(self) -> Mapping[str, Attachment]:
         """How each event is heard of."""
-        return {attached.event: attached.way for attached in self._attached}
+        return self._attached.ways
 
     @property
     def direct_map(self) -> int | None:
@@ -645,21 +529,13 @@ class Tracer:
     def _raw_counters(self) -> Counters:
         table = self._maps["counters"]
         counted = {name: sum(table[ctypes.c_int(number)]) for number, name in enumerate(_COUNTERS)}
-        missed = {
-            attached.event: tuple(missed_runs(fd) for fd in attached.program_fds)
-            for attached in self._attached
-        }
         marks = self._maps["event_marks"]
         made_good = {
             event: sum(on_cpu.made_good for on_cpu in marks[ctypes.c_int(number)])
             for number, event in enumerate(_COPIED_EVENTS)
             if self.attachments.get(event) is Attachment.RAW_TRACEPOINT
         }
-        return Counters(counted, missed, made_good)
-
-
-class _RefusedError(Exception):
-    """One way to attach did not work; the next one may."""
+        return Counters(counted, self._attached.missed_runs(), made_good)
 
 
 def _address(key: int) -> int:
