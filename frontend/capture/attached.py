@@ -29,7 +29,7 @@ class AttachedPrograms:
         """Attach nothing yet."""
         self._attached: list[_Attached] = []
         self._code: Mapping[str, bytes] = {}
-        self._notes: list[str] = []
+        self._missing: dict[str, list[str]] = {}
 
     @property
     def ways(self) -> Mapping[str, Attachment]:
@@ -52,7 +52,7 @@ class AttachedPrograms:
     def attach(self, events: Sequence[Event], code: Mapping[str, bytes]) -> list[str]:
         """Attach the programs of ``code`` to ``events``, each in the first way that works.
 
-        Returns a sentence for each event that no way worked for, and the result can do without.
+        Returns a sentence for what is missing: no way worked, and the result can do without.
         Raises UnsupportedError for any other.
         """
         self._code = code
@@ -67,7 +67,7 @@ class AttachedPrograms:
             # Attaching keeps the plan's order: frees before allocations, loads of modules last.
             for event, first in zip(events, loaded, strict=True):
                 self._attach(event, first)
-        return self._notes
+        return [f"{without} ({'; '.join(why)})" for without, why in self._missing.items()]
 
     def _attach(self, event: Event, first: Sequence[Future[_Attached]]) -> None:
         """Attach to an event in the first way that works; of that one, programs are loaded."""
@@ -84,7 +84,7 @@ class AttachedPrograms:
             return
         if event.without is None:
             raise UnsupportedError(f"cannot trace {event.name}: {reason}")
-        self._notes.append(f"{event.without} ({event.name}: {reason})")
+        self._missing.setdefault(event.without, []).append(f"{event.name}: {reason}")
 
     def _load_programs(self, event: str, hook: Hook) -> _Attached:
         attached = _Attached(event, hook.attachment)
