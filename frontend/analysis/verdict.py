@@ -31,7 +31,11 @@ _FREED = frozenset(
         Fact.ROWS_DID_NOT_GROW,
     }
 )
-_EVERY_CYCLE = frozenset({Fact.EVERY_CYCLE, Fact.EVERY_CYCLE_EQUAL})
+_REPEATED = (
+    frozenset({Fact.DIRECT, Fact.EVERY_CYCLE}),
+    frozenset({Fact.DIRECT, Fact.EVERY_CYCLE_EQUAL}),
+    frozenset({Fact.CONSTRUCTOR, Fact.EVERY_CYCLE_EQUAL}),
+)
 
 
 def weigh(
@@ -97,7 +101,7 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
     reachable = Fact.REFERENCED in facts and Fact.NAME_STAYS not in facts
     undisputed = facts.isdisjoint(NOT_THERE) and not reachable
     independent = not facts.isdisjoint(_INDEPENDENT)
-    repeated = complete and Fact.DIRECT in facts and not facts.isdisjoint(_EVERY_CYCLE)
+    repeated = complete and any(facts >= both for both in _REPEATED)
     if percent >= CONFIRMED_SCORE and undisputed and (independent or repeated):
         return Verdict.CONFIRMED
     if percent >= LIKELY_SCORE:

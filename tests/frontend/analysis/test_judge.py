@@ -83,7 +83,8 @@ def test_leak_through_a_helper(frames, cycles):
 def test_leak_through_a_constructor_needs_growth():
     frames = stack("__kvmalloc_node_noprof+1 <- alloc_netdev_mqs+1 <- leak_it+1 [leaky]")
     assert only(session(site([1], frames=frames))).verdict is Verdict.POSSIBLE
-    assert only(session(site([1] * 3, frames=frames))).verdict is Verdict.LIKELY
+    assert only(session(site([1, 2, 1], frames=frames))).verdict is Verdict.LIKELY
+    assert only(session(site([1] * 3, frames=frames))).verdict is Verdict.CONFIRMED
 
 
 def test_vmalloc_in_one_cycle_is_confirmed_by_the_kernels_own_list():
@@ -157,9 +158,9 @@ def test_losses_keep_growth_from_confirming():
 
 
 def test_deep_stack_is_never_confirmed_by_growth_alone():
-    frames = stack("__kmalloc_noprof+1 <- alloc_netdev_mqs+1 <- leak_it+1 [leaky]")
+    frames = stack("__kmalloc_noprof+1 <- f+1 <- g+1 <- new_thing+1 <- leak_it+1 [leaky]")
     found = only(session(site([1 << 14] * 10, frames=frames, object_bytes=1 << 12)))
-    assert found.verdict is Verdict.LIKELY
+    assert found.verdict < Verdict.CONFIRMED
 
 
 # --- the rule

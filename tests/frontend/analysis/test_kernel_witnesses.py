@@ -287,7 +287,6 @@ NAMES = "/proc/fs\n/proc/fs/ext4\n"
         (PROC, "/proc/leaky"),
         (DEBUGFS, "/sys/kernel/debug/leaky"),
         (CACHE, "/sys/kernel/slab/leaky_objects"),
-        (DEVICE, "/sys/devices/leaky"),
     ],
 )
 def test_name_that_stays_makes_a_registry_guilty(frames, name):
@@ -298,6 +297,14 @@ def test_name_that_stays_makes_a_registry_guilty(frames, name):
     assert plain.verdict < Verdict.CONFIRMED
     assert found.verdict is Verdict.CONFIRMED
     assert any(name in item.says for item in found.evidence)
+
+
+def test_a_device_that_stays():
+    traced = site([1], frames=DEVICE)
+    said = (("registered names", NAMES), ("registered names", f"{NAMES}/sys/devices/leaky\n"))
+    finding = registered_names.judge(traced, told(session(traced), *said))
+    assert finding is not None
+    assert finding.fact is Fact.NAME_STAYS
 
 
 def test_managed_memory_goes_when_its_device_does():
