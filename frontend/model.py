@@ -147,7 +147,7 @@ class Reachability:
     ``unreferenced``: it found no pointer to so many. ``same_stack``: nor to so many more that were
     allocated on the same stack, but are not in the ledger. ``asked``: so many of the others were
     looked up, of which it tracks ``known`` and found pointers to ``referenced``; to ``own`` more
-    the data of a gone module points, which the kernel kept.
+    the data of a gone module leads, which the kernel kept.
     """
 
     unreferenced: int = 0

@@ -8,7 +8,7 @@ from kleak.model import Session, Tally, TracedSite
 
 # What it always keeps a record of; slab caches may be excepted (SLAB_NOLEAKTRACE), pages are.
 ALWAYS_TRACKED = frozenset({"kmalloc", "vmalloc"})
-LARGE_BYTES = 4096
+SLAB_BYTES = 8192  # KMALLOC_MAX_CACHE_SIZE: two pages
 
 
 def judge(site: TracedSite, session: Session) -> Finding | None:
@@ -30,8 +30,8 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     if said.referenced and _is_large(site.outstanding):
         return Finding(
             Fact.REFERENCED_LARGE,
-            "kmemleak found a pointer to it, or to somewhere in it: in so large an object a stale "
-            "value is likely",
+            "kmemleak found a pointer to it, or to somewhere in it: what was in its pages before "
+            "may have left one",
         )
     if said.referenced:
         return Finding(
@@ -54,8 +54,8 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
 
 
 def _is_large(outstanding: Tally) -> bool:
-    """Whether the objects are a page or more each."""
-    return outstanding.size_bytes >= LARGE_BYTES * outstanding.count
+    """Whether the objects have pages of their own, by what they are on the average."""
+    return outstanding.size_bytes > SLAB_BYTES * outstanding.count
 
 
 def _share(unreferenced: int, outstanding: int) -> str:

@@ -31,7 +31,10 @@ _REGISTRY = re.compile(
     r"|netlink_\w+|nlmsg_\w+|rtmsg_\w+|rtnl_\w*notify\w*|mm_\w+|vm_area_\w+|do_mmap|mmap_region"
     r")"
 )
-_SKB_HEAD = re.compile(
+# A page of these is shared by many, and kept by the kernel until the next one is needed. A module
+# that has such a cache of its own calls the allocator itself.
+_PAGE_FRAGMENTS = re.compile(r"_*page_frag_(?:alloc|cache_refill)\w*")
+_SKB = re.compile(
     r"_*(?:alloc_skb\w*|build_skb\w*|napi_build_skb|napi_alloc_skb|netdev_alloc_skb"
     r"|slab_build_skb|skb_clone|napi_skb_cache_get\w*)"
 )
@@ -61,8 +64,13 @@ def _judge(site: TracedSite, session: Session) -> Finding:
             return Finding(Fact.DIRECT, f"allocated by a call in {subject} itself")
         return Finding(Fact.DIRECT_SYMBOL, f"allocated by a call in {_name(rest[0])} itself")
     between = rest[:where]
-    if _is_skb_head(site.allocator, allocator_frames, between[0]):
-        return Finding(Fact.SKB_HEAD, "a socket buffer's head, whose free may have no event")
+    if any(_PAGE_FRAGMENTS.fullmatch(_name(frame)) for frame in allocator_frames):
+        return Finding(Fact.REGISTRY, "for the kernel's own cache of page fragments")
+    if _is_skb(between[0]):
+        if _is_head(site.allocator, allocator_frames):
+            return Finding(Fact.SKB_HEAD, "a socket buffer's head, whose free may have no event")
+        if len(between) <= CONSTRUCTOR_DEPTH:
+            return Finding(Fact.SKB_DATA, f"data of a socket buffer that {subject} asked for")
     registry = next((frame for frame in between if _is_registry(frame)), None)
     if registry is not None:
         return Finding(
@@ -95,11 +103,12 @@ def _is_constructor(frame: Frame) -> bool:
     return _NAMING.fullmatch(name) is not None or not _MAKING.isdisjoint(name.split("_"))
 
 
-def _is_skb_head(allocator: str, allocator_frames: tuple[Frame, ...], inner: Frame) -> bool:
+def _is_skb(inner: Frame) -> bool:
+    return inner.module is None and _SKB.fullmatch(_name(inner)) is not None
+
+
+def _is_head(allocator: str, allocator_frames: tuple[Frame, ...]) -> bool:
     """Heads come from a cache of their own; the data has kmalloc_reserve() in its stack."""
-    return (
-        allocator == "kmem_cache"
-        and inner.module is None
-        and _SKB_HEAD.fullmatch(_name(inner)) is not None
-        and not any("kmalloc_reserve" in _name(frame) for frame in allocator_frames)
+    return allocator == "kmem_cache" and not any(
+        "kmalloc_reserve" in _name(frame) for frame in allocator_frames
     )

@@ -6,6 +6,7 @@ The target asked for the name, is unloaded, and the name is still there: nobody 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from kleak.analysis import kernel_log
 from kleak.analysis.answers import first_and_last, once_per_session
@@ -50,27 +51,46 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     if session.target.kind != "module":
         return None
     allocator_frames, rest = split_allocator(site.frames)
-    if any(_is(frame, _MANAGED) for frame in allocator_frames):
-        return _say(new, "/sys/devices/", "it goes when its device does: ")
     where = next((i for i, frame in enumerate(rest) if in_scope(frame, session.target)), 0)
     between = rest[:where]
     if not between:
-        return None
+        direct = bool(rest) and in_scope(rest[0], session.target)
+        managed = any(_is(frame, _MANAGED) for frame in allocator_frames)
+        return _judge_managed(new, session) if direct and managed else None
     for directory, registers, allocates in _REGISTRIES:
         if _is(between[-1], registers) and _is(between[0], allocates):
-            return _say(new, directory)
+            names = [name for name in new if name.startswith(directory)]
+            # With fewer names than objects, some names were taken back, or are another's.
+            if not names or len(names) < site.outstanding.count:
+                return None
+            return Finding(Fact.NAME_STAYS, f"{_listed(names)} still registered")
     return None
 
 
-def _say(new: list[str], directory: str, why: str = "") -> Finding | None:
-    names = [name for name in new if name.startswith(directory)]
-    if not names:
+def _judge_managed(new: list[str], session: Session) -> Finding | None:
+    names = [name for name in new if name.startswith("/sys/devices/")]
+    if not names or not _made_devices(session):
         return None
+    says = f"managed memory goes when its device does, and {_listed(names)} there still"
+    return Finding(Fact.DEVICE_STAYS, says)
+
+
+@once_per_session
+def _made_devices(session: Session) -> bool:
+    """Whether anything is outstanding of a device that the target itself made."""
+    for site in session.sites:
+        _, rest = split_allocator(site.frames)
+        for inner, outer in pairwise(rest):
+            if in_scope(outer, session.target) and _is(inner, _DEVICE):
+                return True
+    return False
+
+
+def _listed(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     verb = "is" if len(names) == 1 else "are"
     shown = ", ".join(names[:SHOWN_NAMES])
-    says = f"{why}{shown}{more}, new since the start, {verb} still registered"
-    return Finding(Fact.NAME_STAYS, says)
+    return f"{shown}{more}, new since the start, {verb}"
 
 
 def _is(frame: Frame, pattern: re.Pattern[str]) -> bool:

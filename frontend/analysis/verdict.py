@@ -8,7 +8,7 @@ can be worked out again from the report.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from kleak.analysis.findings import Finding, Witness
 from kleak.analysis.weights import NOT_THERE, STILL_THERE, WEIGHTS, Fact
@@ -31,6 +31,7 @@ _FREED = frozenset(
         Fact.ROWS_DID_NOT_GROW,
     }
 )
+_REGISTERED = frozenset({Fact.NAME_STAYS, Fact.DEVICE_STAYS})
 _REPEATED = (
     frozenset({Fact.DIRECT, Fact.EVERY_CYCLE}),
     frozenset({Fact.DIRECT, Fact.EVERY_CYCLE_EQUAL}),
@@ -60,20 +61,27 @@ def weigh(
         if total > cap:
             says = f"{', '.join(weights)} all ask the {source}: together they count {cap:g} at most"
             evidence.append(Evidence("correlation", says, cap - total))
-    evidence += _explained(findings)
+    evidence += _together({finding.fact for _, finding in findings})
     evidence += _disagreement(findings)
     prior = "before any evidence: most of what is outstanding does not leak"
     evidence.append(Evidence("prior", prior, WEIGHTS[Fact.PRIOR].log_odds))
     return tuple(evidence)
 
 
-def _explained(findings: Sequence[tuple[Witness, Finding]]) -> list[Evidence]:
-    """What takes a pointer that kmemleak found back, where a registry must have one."""
-    facts = {finding.fact for _, finding in findings}
-    if not facts >= {Fact.REFERENCED, Fact.NAME_STAYS}:
-        return []
-    says = "what is still registered is pointed to by its registry: kmemleak's pointer may be that"
-    return [Evidence("explained", says, WEIGHTS[Fact.NAME_EXPLAINS].log_odds)]
+def _together(facts: Set[Fact]) -> list[Evidence]:
+    """What findings of several witnesses say together, beyond what each says."""
+    evidence = []
+    if Fact.REFERENCED in facts and not facts.isdisjoint(_REGISTERED):
+        says = "a registry points to what is registered, so kmemleak's pointer is no surprise"
+        evidence.append(
+            Evidence("registered and pointed to", says, WEIGHTS[Fact.NAME_EXPLAINS].log_odds)
+        )
+    if facts >= {Fact.CONSTRUCTOR, Fact.EVERY_CYCLE_EQUAL}:
+        says = "an object to give back, and as many kept in every cycle"
+        evidence.append(
+            Evidence("made each time", says, WEIGHTS[Fact.CONSTRUCTOR_EACH_TIME].log_odds)
+        )
+    return evidence
 
 
 def _disagreement(findings: Sequence[tuple[Witness, Finding]]) -> list[Evidence]:
@@ -98,15 +106,17 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
 
     ``complete`` is whether the trace lost nothing that may change a result.
     """
-    reachable = Fact.REFERENCED in facts and Fact.NAME_STAYS not in facts
+    reachable = Fact.REFERENCED in facts and facts.isdisjoint(_REGISTERED)
     undisputed = facts.isdisjoint(NOT_THERE) and not reachable
     independent = not facts.isdisjoint(_INDEPENDENT)
     repeated = complete and any(facts >= both for both in _REPEATED)
+    repeated = repeated and Fact.OWN_REFERENCE not in facts
     if percent >= CONFIRMED_SCORE and undisputed and (independent or repeated):
         return Verdict.CONFIRMED
     if percent >= LIKELY_SCORE:
         return Verdict.LIKELY
-    set_up = not facts.isdisjoint(_SET_UP) and facts.isdisjoint(_FREED)
+    # A name can be taken once: the second load of a module that keeps it fails, or goes without.
+    set_up = not facts.isdisjoint(_SET_UP) and facts.isdisjoint(_FREED | {Fact.NAME_STAYS})
     if percent < RETAINED_BELOW_SCORE and set_up:
         return Verdict.RETAINED
     return Verdict.POSSIBLE

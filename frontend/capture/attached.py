@@ -64,7 +64,8 @@ class AttachedPrograms:
                      for hook in event.ways[:1]]
                     for event in events
                 ]  # fmt: skip
-            # Attaching keeps the plan's order: frees before allocations, loads of modules last.
+            # Attaching keeps the plan's order: frees before allocations, loads of modules last. It
+            # begins when no verifier runs any more, on purpose: see docs/decisions.md.
             for event, first in zip(events, loaded, strict=True):
                 self._attach(event, first)
         return [f"{without} ({'; '.join(why)})" for without, why in self._missing.items()]

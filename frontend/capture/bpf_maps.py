@@ -139,6 +139,11 @@ class Map:
         del self[key]
         return leaf
 
+    def clear(self) -> None:
+        """Overwrite all values of an array with zeros."""
+        for place in range(self._max_entries):
+            self[ctypes.c_uint32(place)] = self._value()
+
     def rows(self) -> Iterator[tuple[Any, Any]]:
         """Keys and values, in no order; those of one number are int.
 

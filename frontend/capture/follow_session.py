@@ -121,7 +121,7 @@ class _Capture:
                 "end",
             )
             if self._finished == self._seen:
-                self._kmemleak.ask(self._tracer.outstanding, ended_at, self._progress)
+                self._kmemleak.ask(self._tracer, ended_at, self._progress)
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
         self._reader.sample("end", 0)

@@ -19,8 +19,9 @@ from kleak.capture.modules import loaded_modules
 from kleak.capture.records import LedgerEntry
 
 _CALLERS = ("load_module+", "move_module+")
-# Families of the ledger whose memory may be read: an area may be a device's registers.
-_READABLE = frozenset({"kmalloc", "kmem_cache", "reclaimable_cache", "pages"})
+# Families of the ledger whose memory may be read: an area may be a device's registers, and pages
+# are booked by their struct page where it is not known what they are mapped at.
+_READABLE = frozenset({"kmalloc", "kmem_cache", "reclaimable_cache"})
 MOST_FOLLOWED = 10_000
 BYTES_OF_AN_OBJECT = 4096
 

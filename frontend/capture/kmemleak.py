@@ -17,7 +17,7 @@ import re
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from types import TracebackType
 from kleak.capture.gone_modules import GoneModules
 from kleak.capture.machine import held_setting
 from kleak.capture.records import LedgerEntry
+from kleak.capture.tracer import Tracer
 from kleak.parsers import kmemleak
 from kleak.parsers.kmemleak import ObjectState, UnreferencedObject
 from kleak.progress import Progress
@@ -121,7 +122,7 @@ class Kmemleak:
 
     def ask(
         self,
-        outstanding: Callable[[], Iterable[LedgerEntry]],
+        tracer: Tracer,
         allocated_until: float,
         progress: Progress,
     ) -> None:
@@ -134,6 +135,7 @@ class Kmemleak:
         if not self._usable or self._gone is None:
             return
         try:
+            tracer.forget_scratch()
             # A scan only notes what is in an object that is new to it: the next one reports it.
             began = time.monotonic()
             _scan(progress, "first scan")
@@ -146,8 +148,8 @@ class Kmemleak:
                 again = self._of_this_session(text)
                 found = {address: again[address] for address in found if address in again}
             progress.say("kmemleak: asking for what it did not report")
-            asked = _look_up(outstanding(), found)
-            own = self._gone.reached(outstanding()) & asked.keys()
+            asked = _look_up(tracer.outstanding(), found)
+            own = self._gone.reached(tracer.outstanding()) & asked.keys()
             self.result = KmemleakResult("used", found, asked, own, text)
         except OSError as error:
             self.result = KmemleakResult(f"absent: it stopped working ({error.strerror})")

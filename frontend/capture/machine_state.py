@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from kleak.capture.page_events import MEMORY_LAYOUT
 from kleak.doctor import BOTH, MODULE, Finding, State
 
 # Bits of include/uapi/linux/capability.h.
@@ -314,9 +315,9 @@ def _mounted(mounts: dict[str, str], kind: str, usual: str, means: str) -> Findi
     )
 
 
-def _has_function(root: Path, function: str) -> bool:
-    """Whether the kernel's own text has ``function``. Names are never hidden, addresses may be."""
-    wanted = f" {function}\n"
+def _has_symbol(root: Path, symbol: str) -> bool:
+    """Whether the kernel itself has ``symbol``. Names are never hidden, addresses may be."""
+    wanted = f" {symbol}\n"
     try:
         with (root / "proc/kallsyms").open() as symbols:
             return any(line.endswith(wanted) for line in symbols)
@@ -326,7 +327,7 @@ def _has_function(root: Path, function: str) -> bool:
 
 def _kmemleak(root: Path, debugfs: bool) -> Finding:
     means = "no word from the kernel's own leak detector"
-    if not _has_function(root, "kmemleak_alloc"):
+    if not _has_symbol(root, "kmemleak_alloc"):
         return Finding(
             "witnesses",
             "kmemleak",
@@ -370,8 +371,11 @@ def _kmemleak(root: Path, debugfs: bool) -> Finding:
 def _page_owner(root: Path, debugfs: bool) -> Finding:
     means = "pages that come from no traced event have no stack"
     if (root / "sys/kernel/debug/page_owner").exists():
+        if not all(_has_symbol(root, name) for name in MEMORY_LAYOUT):
+            found = "on, but the kernel does not tell where it maps pages"
+            return Finding("witnesses", "page_owner", State.NO, found, means)
         return Finding("witnesses", "page_owner", State.YES, "on")
-    if not _has_function(root, "__set_page_owner"):
+    if not _has_symbol(root, "__set_page_owner"):
         return Finding(
             "witnesses",
             "page_owner",

@@ -168,7 +168,7 @@ class _Capture:
         try:
             self._settle(patience, "end")
             if not isinstance(failure, StoppedError):
-                self.kmemleak.ask(self._tracer.outstanding, unloaded_at, self._progress)
+                self.kmemleak.ask(self._tracer, unloaded_at, self._progress)
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
         self._reader.sample("end", 0)

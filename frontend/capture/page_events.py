@@ -30,6 +30,10 @@ _PAGE_OWNERS = (
     *profiled("__iommu_dma_alloc_pages", "stack_depot_save", "__stack_depot_save"),
     *profiled("stack_depot_save_flags"),
 )
+# What tells where a page is mapped: the variables, and the function that there is with
+# CONFIG_SPARSEMEM_VMEMMAP only. Without it the variables mean nothing.
+_LAYOUT_VARIABLES = ("vmemmap_base", "page_offset_base")
+MEMORY_LAYOUT = (*_LAYOUT_VARIABLES, "vmemmap_populate")
 _MAX_PAGE_OWNERS = 24  # MAX_PAGE_OWNERS of bpf/config.h
 
 
@@ -44,10 +48,9 @@ def add_pages(btf: Btf, table: KernelTable, plan: Plan) -> None:
     # In BTF since commit 772dd0342727 ("mm: enumerate all gfp flags"), v6.10; before, this.
     bit = btf.enumerator("___GFP_MOVABLE_BIT")
     constants["GFP_MOVABLE_BIT"] = 0x08 if bit is None else 1 << bit
-    for variable in ("vmemmap_base", "page_offset_base"):
-        address = table.address_of(variable)
-        if address is not None:
-            constants[f"ADDRESS_{variable.upper()}"] = address
+    if all(table.address_of(name) is not None for name in MEMORY_LAYOUT):
+        for variable in _LAYOUT_VARIABLES:
+            constants[f"ADDRESS_{variable.upper()}"] = table.address_of(variable) or 0
     plan.page_owners = table.ranges_of_functions(_PAGE_OWNERS)[:_MAX_PAGE_OWNERS]
     plan.events += [
         Event(

@@ -42,7 +42,7 @@ def _walk(directory: Path, depth: int, *, below_devices: bool) -> Iterator[str]:
     except OSError:  # not mounted, not in this kernel, or gone again
         return
     for entry in entries:
-        if entry.name.isdigit() or entry.name in _LEFT_OUT:
+        if _is_left_out(directory, entry.name, below_devices=below_devices):
             continue
         # The name of a cache that was merged stays when the cache goes (sysfs_slab_alias() of
         # mm/slub.c takes it for the next one).
@@ -53,6 +53,12 @@ def _walk(directory: Path, depth: int, *, below_devices: bool) -> Iterator[str]:
             yield entry.path
         if depth > 1 and _is_directory(entry):
             yield from _walk(Path(entry.path), depth - 1, below_devices=below_devices)
+
+
+def _is_left_out(directory: Path, name: str, *, below_devices: bool) -> bool:
+    if below_devices:  # "system" has a directory for each CPU and each block of memory
+        return name == "system" and directory.name == "devices"
+    return name.isdigit() or name in _LEFT_OUT
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

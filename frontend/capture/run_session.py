@@ -125,7 +125,7 @@ class _Capture:
         try:
             settle(self._tracer.outstanding_count, patience, self._progress, "end")
             if not isinstance(failure, StoppedError):
-                self._kmemleak.ask(self._tracer.outstanding, ended_at, self._progress)
+                self._kmemleak.ask(self._tracer, ended_at, self._progress)
         except KeyboardInterrupt:
             failure = failure or StoppedError("interrupted while waiting for late frees")
         self._sample("end", 0)

@@ -285,6 +285,15 @@ class Tracer:
         scopes[ctypes.c_int(0)] = scope
         return int(scope.cycle)
 
+    def forget_scratch(self) -> None:
+        """Overwrite what programs keep from one run to the next: words of stacks, and so pointers.
+
+        kmemleak scans the memory of maps, and would find an object by what was on the stack when
+        it was made. To be called when nothing counts any more: programs read no stacks then.
+        """
+        if "stack_words" in self._maps:
+            self._maps["stack_words"].clear()
+
     def walk_more(self, call_sites: Iterable[int]) -> None:
         """Walk one in WALK_GROWING allocations of these call sites, and of no others."""
         if self.walk_every <= WALK_GROWING:

@@ -35,7 +35,9 @@ class Machine:
             "proc/kallsyms",
             "0000000000000000 A fixed_percpu_data\nffffffff81000000 T _text\n"
             "ffffffff81000100 T kmemleak_alloc\n"
-            "ffffffff81000200 T __set_page_owner\n",
+            "ffffffff81000200 T __set_page_owner\n"
+            "ffffffff81000300 T vmemmap_populate\n"
+            "ffffffff81000400 D vmemmap_base\nffffffff81000500 D page_offset_base\n",
         )
         self.write(
             "proc/mounts",

@@ -146,6 +146,19 @@ def test_freed(kept, allocated, fact):
             Fact.CONSTRUCTOR,
         ),
         (
+            "pages",
+            stack("__alloc_pages_noprof+1 <- __page_frag_alloc_align+1 <- f+1 [leaky]"),
+            Fact.DIRECT,
+        ),
+        (
+            "pages",
+            stack(
+                "__alloc_pages_noprof+1 <- __page_frag_cache_refill+1 <- "
+                "__page_frag_alloc_align+1 <- __napi_alloc_skb+1 <- f+1 [leaky]"
+            ),
+            Fact.REGISTRY,
+        ),
+        (
             "kmalloc",
             stack("__kmalloc_cache_noprof+1 <- __root_device_register+1 <- f+1 [leaky]"),
             Fact.CONSTRUCTOR,
@@ -176,7 +189,7 @@ def test_freed(kept, allocated, fact):
                 "__kmalloc_node_track_caller_noprof+1 <- kmalloc_reserve+1 <- "
                 "__alloc_skb+1 <- f+1 [leaky]"
             ),
-            Fact.CONSTRUCTOR,
+            Fact.SKB_DATA,
         ),
         (
             "kmem_cache",
@@ -184,7 +197,7 @@ def test_freed(kept, allocated, fact):
                 "kmem_cache_alloc_node_noprof+1 <- kmalloc_reserve+1 <- "
                 "__alloc_skb+1 <- f+1 [leaky]"
             ),
-            Fact.CONSTRUCTOR,
+            Fact.SKB_DATA,
         ),
         ("kmalloc", stack("__kmalloc_cache_noprof+1 <- do_one_initcall+1"), Fact.NO_SCOPE_FRAME),
     ],
@@ -294,9 +307,9 @@ def test_kmemleak(said, allocator, fact):
 
 
 @pytest.mark.parametrize(
-    ("object_bytes", "fact"), [(4095, Fact.REFERENCED), (4096, Fact.REFERENCED_LARGE)]
+    ("object_bytes", "fact"), [(8192, Fact.REFERENCED), (8193, Fact.REFERENCED_LARGE)]
 )
-def test_a_pointer_into_a_page_or_more_says_less(object_bytes, fact):
+def test_a_pointer_into_more_than_slabs_hold_says_less(object_bytes, fact):
     traced = site([3, 3], object_bytes=object_bytes)
     traced = replace(traced, reachability=Reachability(asked=1, known=1, referenced=1))
     assert kmemleak.judge(traced, session(traced)).fact is fact
