@@ -45,7 +45,13 @@ def build_unit(unit: Path, kernel: Path) -> list[Path]:
     release = release_of(kernel)
     headers = kernel.parent.parent / "lib" / "modules" / release / "build"
     work = BUILD / release / unit.name
+    # make does not see that a kernel of the same release was built anew, or is another one.
+    built_for = work / ".kernel"
+    identity = f"{kernel.resolve()} {kernel.stat().st_mtime_ns}\n"
+    if not built_for.exists() or built_for.read_text() != identity:
+        shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(unit, work, dirs_exist_ok=True, copy_function=_copy_if_changed)
+    built_for.write_text(identity)
     made = subprocess.run(
         [
             "make",
