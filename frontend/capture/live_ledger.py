@@ -14,6 +14,7 @@ from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
 from kleak.capture.kmemleak import NOT_ASKED
+from kleak.capture.ledger import FAMILIES
 from kleak.capture.modules import loaded_modules
 from kleak.capture.processes import follow_running, tasks_refused
 from kleak.capture.recording import losses, read_session
@@ -21,7 +22,7 @@ from kleak.capture.records import Counters, Limits
 from kleak.capture.sampling import WALK_EVERY, Growth, is_call_site
 from kleak.capture.scope import NamedScope
 from kleak.capture.sites import allocator_of, guard_bytes_of
-from kleak.capture.tracer import FAMILIES, Tracer
+from kleak.capture.tracer import Tracer
 from kleak.errors import UsageError
 from kleak.live import Held, LiveSite, Reading, Since
 from kleak.model import Cycle, Frame, Session

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from heapq import heappush, heapreplace
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +22,7 @@ from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
 from kleak.capture.hooks import Attachment, Plan
 from kleak.capture.kernel_state import read_kernel
+from kleak.capture.ledger import FAMILIES, every_entry, filter_slot, key_address, oldest_entries
 from kleak.capture.machine import require_root
 from kleak.capture.program_cache import cached_image
 from kleak.capture.program_image import ProgramImage, replace_maps
@@ -36,6 +35,7 @@ from kleak.capture.records import (
     SymbolScope,
 )
 from kleak.capture.sampling import WALK_GROWING, is_call_site, share_of, slot_of
+from kleak.capture.scope_maps import write_page_owners, write_scope
 from kleak.capture.settle import wait_for_grace_period
 from kleak.errors import UnsupportedError
 from kleak.symbols.kernel_table import TextRange
@@ -78,19 +78,6 @@ _COPIED_EVENTS = (
     "kmem_cache_alloc_node",
     "mm_page_alloc",
 )
-# enum family of bpf/record.h, in its order.
-FAMILIES = (
-    "kmalloc",
-    "kmem_cache",
-    "vmap_area",
-    "pages",
-    "percpu",
-    "dma",
-    "reclaimable_cache",
-    "dma_pool",
-)
-_KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
-
 MAX_LOADS = 4096  # MAX_LOADS of bpf/config.h
 
 
@@ -172,8 +159,8 @@ class Tracer:
                 ) from error
             numbers[place] = made.fd
         programs = {name: replace_maps(code, numbers) for name, code in image.programs.items()}
-        self._set_page_owners()
-        self._set_scope()
+        write_page_owners(self._maps, self._plan.page_owners)
+        self._write_scope()
         self.notes += self._attached.attach(self._plan.events, programs)
 
     def _image(self) -> ProgramImage:
@@ -214,50 +201,10 @@ class Tracer:
             constants["SYMBOL_WORDS"] = (envelope.end - envelope.start) // 64 + 1
         return constants
 
-    def _set_page_owners(self) -> None:
-        table = self._maps["page_owners"]
-        owners = table.Leaf()
-        for place, text in enumerate(self._plan.page_owners):
-            owners.ranges[place].start, owners.ranges[place].end = text.start, text.end
-        table[ctypes.c_int(0)] = owners
-
-    def _set_scope(self) -> None:
-        if self._modules:
-            targets = self._maps["module_targets"]
-            for number, name in enumerate(self._modules):
-                targets[targets.Key(name.encode())] = targets.Leaf(number)
-        scopes = self._maps["scopes"]
-        scope = scopes.Leaf()
-        scope.tracer_tgid = os.getpid()
-        # In a scope of modules there is no need, and their interrupts may hit this process.
-        scope.ignore_tracer = self._symbols is not None
-        scope.by_process = self._by_process
-        if self._symbols is not None:
-            envelope = self._symbols.envelope
-            scope.low, scope.high = envelope.start, envelope.end
-            scope.everything = self._symbols.everything
-            if not self._symbols.everything:
-                scope.symbols.start, scope.symbols.end = envelope.start, envelope.end
-                self._set_symbol_bits(self._symbols, envelope.start)
-        for number, text in enumerate(self._loaded, len(self._modules)):
-            slots = self._maps["module_slots"]
-            slot = slots.Leaf()
-            slot.text.start, slot.text.end = text.start, text.end
-            slots[ctypes.c_int(number)] = slot
-            scope.low = min(scope.low or text.start, text.start)
-            scope.high = max(scope.high, text.end)
-        scopes[ctypes.c_int(0)] = scope
-
-    def _set_symbol_bits(self, symbols: SymbolScope, base: int) -> None:
-        words: dict[int, int] = {}
-        for text in symbols.ranges:
-            first, last = text.start - base, text.end - base - 1
-            for word in range(first // 64, last // 64 + 1):
-                low, high = max(first - word * 64, 0), min(last - word * 64, 63)
-                words[word] = words.get(word, 0) | ((1 << (high + 1)) - (1 << low))
-        bits = self._maps["symbol_bits"]
-        for word, value in words.items():
-            bits[ctypes.c_int(word)] = ctypes.c_uint64(value)
+    def _write_scope(self) -> None:
+        write_scope(
+            self._maps, self._modules, self._symbols, self._loaded, by_process=self._by_process
+        )
 
     def close(self) -> None:
         """Detach all programs and give the maps back. May be called twice."""
@@ -348,7 +295,7 @@ class Tracer:
             raise ValueError("a tracer can be reset to as many modules as it was made for")
         scopes = self._maps["scopes"]
         scopes[ctypes.c_int(0)] = scopes.Leaf()  # nothing counts from here on
-        addresses = [_address(key) for key, _ in self._maps["outstanding"].rows()]
+        addresses = [key_address(key) for key, _ in self._maps["outstanding"].rows()]
         slots = self._maps["module_slots"]
         for number in range(len(self._modules)):
             slots[ctypes.c_int(number)] = slots.Leaf()
@@ -366,12 +313,12 @@ class Tracer:
                 table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))
         ledger_filter = self._maps["ledger_filter"]
         for address in addresses:
-            slot = _filter_slot(address, self._limits.filter_slots)
+            slot = filter_slot(address, self._limits.filter_slots)
             ledger_filter[ctypes.c_int(slot)] = ledger_filter.Leaf(0)
         self._before = self._raw_counters()
         self._epochs = Epochs()
         self._modules = tuple(modules)
-        self._set_scope()
+        self._write_scope()
 
     @property
     def map_bytes(self) -> dict[str, int]:
@@ -484,45 +431,13 @@ class Tracer:
 
     def outstanding(self) -> Iterator[LedgerEntry]:
         """Return the outstanding allocations, in no order."""
-        for key, leaf in self._maps["outstanding"].rows():
-            yield self._entry(key, leaf)
+        return every_entry(self._maps["outstanding"], self._epochs.cycle_of)
 
     def oldest(self, keep: int, before_ns: int) -> Iterator[LedgerEntry]:
         """Return the ``keep`` oldest of each stack and family among the outstanding allocations
         that were made before ``before_ns``, in no order.
         """
-        kept: dict[tuple[int, int], list[tuple[int, int, bytes]]] = {}
-        limits: dict[tuple[int, int], int] = {}
-        for rows in self._maps["outstanding"].batches():
-            keys, *places, times = rows.columns(("key",), ("stack", "family", "time_ns"))
-            every = zip(zip(*places, strict=True), times, strict=True)
-            for row, (place, time_ns) in enumerate(every):
-                if time_ns >= limits.get(place, before_ns):
-                    continue
-                of_stack = kept.setdefault(place, [])
-                kept_one = (-time_ns, keys[row], rows.value(row))
-                if len(of_stack) < keep:
-                    heappush(of_stack, kept_one)
-                else:
-                    heapreplace(of_stack, kept_one)
-                if len(of_stack) == keep:
-                    limits[place] = -of_stack[0][0]
-        for of_stack in kept.values():
-            for _, key, leaf in of_stack:
-                yield self._entry(key, self._maps["outstanding"].Leaf.from_buffer_copy(leaf))
-
-    def _entry(self, key: int, leaf: Any) -> LedgerEntry:
-        return LedgerEntry(
-            _address(key) & ~_KEY_BITS,
-            leaf.stack,
-            leaf.size,
-            leaf.requested,
-            leaf.time_ns,
-            self._epochs.cycle_of(leaf.cycle),
-            FAMILIES[leaf.family],
-            leaf.tgid,
-            leaf.comm.decode(errors="replace"),
-        )
+        return oldest_entries(self._maps["outstanding"], self._epochs.cycle_of, keep, before_ns)
 
     def reused_by_cache(self) -> dict[str, int]:
         """Return by slab cache how often an address came up again whose free went unseen."""
@@ -545,17 +460,6 @@ class Tracer:
             if self.attachments.get(event) is Attachment.RAW_TRACEPOINT
         }
         return Counters(counted, self._attached.missed_runs(), made_good)
-
-
-def _address(key: int) -> int:
-    """The address whose ledger_key() of bpf/ledger.h is ``key``."""
-    return key ^ (1 << 64) - 1
-
-
-def _filter_slot(address: int, slots: int) -> int:
-    """filter_slot() of bpf/ledger.h."""
-    spread = ((address >> 12) * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40
-    return (spread ^ address >> 6 & 63) & (slots - 1)
 
 
 def _module_load(leaf: Any) -> LoadRecord:
