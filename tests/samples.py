@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 
 from kleak.model import (
     Allocation,
+    Answer,
     Cycle,
     CycleTally,
     Frame,
@@ -116,3 +118,9 @@ def regions_of(traced: TracedSite, kind: str = "vmalloc") -> tuple[VmallocRegion
     return tuple(
         VmallocRegion(kept.address, kept.size_bytes, None, kind, None) for kept in traced.kept
     )
+
+
+def told(traced: Session, *said: tuple[str, str]) -> Session:
+    """The session with answers of witnesses: name and text."""
+    answers = tuple(Answer(name, i, text) for i, (name, text) in enumerate(said))
+    return replace(traced, circumstances=replace(traced.circumstances, answers=answers))
