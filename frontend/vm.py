@@ -46,10 +46,10 @@ SHARED = "/run/kleak"
 STDERR_PORT = "kleak.stderr"
 
 _OVERLAYS = ("/etc", "/lib", "/home", "/opt", "/srv", "/usr", "/var", "/tmp")  # noqa: S108
-# A thread for each virtual CPU is faster, but qemu before 8.1 may run a translation of code that
-# another CPU has patched meanwhile: the kernel then dies of the int3 that text_poke_bp() had put
-# there for a moment (lore.kernel.org, "qemu-x86_64 booting with 8.0.0 stil see int3", July 2023).
-# Each probe that is attached patches code.
+# A thread for each virtual CPU is faster in a guest that is alone, but the kernel may die of the
+# int3 that text_poke_bp() puts into code for a moment: seen with qemu 7.2, reported for 8.0.0
+# (lore.kernel.org, "qemu-x86_64 booting with 8.0.0 stil see int3", July 2023). Each probe that is
+# attached patches code.
 _EMULATION = ("-accel", "tcg,thread=single")
 _SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _NOT_FOR_THE_GUEST = ("DBUS_SESSION_BUS_ADDRESS", "OLDPWD", "PWD", "TMPDIR", "XDG_RUNTIME_DIR")
