@@ -123,8 +123,9 @@ _PAGES = _names(
     r"get_free_pages?",
     r"get_zeroed_page",
     r"folio_alloc\w*",
-    r"page_frag_(?:alloc|cache_refill)\w*",
 )
+# A page of these is shared by many, and kept until the next one is needed.
+_PAGE_FRAGMENTS = _names(r"page_frag_(?:alloc|cache_refill)\w*")
 _DMA = _names(
     r"dmam?_alloc_\w+",
     r"dma_direct_alloc\w*",
@@ -172,6 +173,7 @@ _ALLOCATOR = (
     _OWN_USE,
     _PERCPU,
     _PAGES,
+    _PAGE_FRAGMENTS,
     _DMA,
     _VM_INTERNAL,
     _EXECMEM,
@@ -281,6 +283,11 @@ def split_allocator(frames: Sequence[Frame]) -> tuple[Frames, Frames]:
         if not is_allocator(frame):
             return tuple(frames[:position]), tuple(frames[position:])
     return tuple(frames), ()
+
+
+def is_page_fragment(frames: Sequence[Frame]) -> bool:
+    """Whether this is a page of a cache of fragments (page_frag_alloc())."""
+    return any(_is(frame, _PAGE_FRAGMENTS) for frame in split_allocator(frames)[0])
 
 
 def vmap_kind(frames: Sequence[Frame]) -> str | None:

@@ -8,7 +8,7 @@ from kleak.analysis.attribution import modules_on
 from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
 from kleak.model import Frame, Session, TracedSite
-from kleak.stacks import base_name, in_scope, split_allocator
+from kleak.stacks import base_name, in_scope, is_page_fragment, split_allocator
 
 # A kernel function with such a word in its name makes an object that its caller gives back.
 _MAKING = frozenset({"alloc", "zalloc", "create", "new", "dup", "clone", "copy"})
@@ -31,9 +31,6 @@ _REGISTRY = re.compile(
     r"|netlink_\w+|nlmsg_\w+|rtmsg_\w+|rtnl_\w*notify\w*|mm_\w+|vm_area_\w+|do_mmap|mmap_region"
     r")"
 )
-# A page of these is shared by many, and kept by the kernel until the next one is needed. A module
-# that has such a cache of its own calls the allocator itself.
-_PAGE_FRAGMENTS = re.compile(r"_*page_frag_(?:alloc|cache_refill)\w*")
 _SKB = re.compile(
     r"_*(?:alloc_skb\w*|build_skb\w*|napi_build_skb|napi_alloc_skb|netdev_alloc_skb"
     r"|slab_build_skb|skb_clone|napi_skb_cache_get\w*)"
@@ -64,7 +61,7 @@ def _judge(site: TracedSite, session: Session) -> Finding:
             return Finding(Fact.DIRECT, f"allocated by a call in {subject} itself")
         return Finding(Fact.DIRECT_SYMBOL, f"allocated by a call in {_name(rest[0])} itself")
     between = rest[:where]
-    if any(_PAGE_FRAGMENTS.fullmatch(_name(frame)) for frame in allocator_frames):
+    if is_page_fragment(site.frames):  # a module with a cache of its own calls the allocator itself
         return Finding(Fact.REGISTRY, "for the kernel's own cache of page fragments")
     if _is_skb(between[0]):
         if _is_head(site.allocator, allocator_frames):

@@ -61,7 +61,7 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
         if _is(between[-1], registers) and _is(between[0], allocates):
             names = [name for name in new if name.startswith(directory)]
             # With fewer names than objects, some names were taken back, or are another's.
-            if not names or len(names) < site.outstanding.count:
+            if len(names) < max(site.outstanding.count, 1):
                 return None
             return Finding(Fact.NAME_STAYS, f"{_listed(names)} still registered")
     return None

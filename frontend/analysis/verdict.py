@@ -109,9 +109,8 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
     reachable = Fact.REFERENCED in facts and facts.isdisjoint(_REGISTERED)
     undisputed = facts.isdisjoint(NOT_THERE) and not reachable
     independent = not facts.isdisjoint(_INDEPENDENT)
-    repeated = complete and any(facts >= both for both in _REPEATED)
-    repeated = repeated and Fact.OWN_REFERENCE not in facts
-    if percent >= CONFIRMED_SCORE and undisputed and (independent or repeated):
+    repeated = any(facts >= both for both in _REPEATED) and Fact.OWN_REFERENCE not in facts
+    if percent >= CONFIRMED_SCORE and undisputed and (independent or (complete and repeated)):
         return Verdict.CONFIRMED
     if percent >= LIKELY_SCORE:
         return Verdict.LIKELY

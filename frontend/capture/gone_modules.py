@@ -2,7 +2,7 @@
 
 With allocation profiling, Linux 6.12 does not free the data of a module that leaks: the allocation
 tags are in it (free_mod_mem() in kernel/module/main.c). What the module's own variables lead to
-then looks reachable to kmemleak, although no code can reach it any more.
+then looks reachable to kmemleak, although the code that used those variables is gone.
 """
 
 from __future__ import annotations
@@ -62,15 +62,16 @@ def follow(
     address, lead to.
     """
     entries = sorted(outstanding, key=attrgetter("address"))
+    if not entries:
+        return frozenset()
     starts = [entry.address for entry in entries]
     reached: set[int] = set()
     to_read = list(roots.items())
     for address, size_bytes in to_read:  # which grows meanwhile
         for word in words(memory.read(address, size_bytes)):
-            entry = entries[bisect_right(starts, word) - 1] if entries else None
-            if entry is None or not 0 <= word - entry.address < entry.size_bytes:
-                continue
-            if entry.address in reached:
+            entry = entries[bisect_right(starts, word) - 1]
+            inside = 0 <= word - entry.address < entry.size_bytes
+            if not inside or entry.address in reached:
                 continue
             reached.add(entry.address)
             if entry.family in _READABLE and len(reached) <= MOST_FOLLOWED:

@@ -48,9 +48,10 @@ def add_pages(btf: Btf, table: KernelTable, plan: Plan) -> None:
     # In BTF since commit 772dd0342727 ("mm: enumerate all gfp flags"), v6.10; before, this.
     bit = btf.enumerator("___GFP_MOVABLE_BIT")
     constants["GFP_MOVABLE_BIT"] = 0x08 if bit is None else 1 << bit
-    if all(table.address_of(name) is not None for name in MEMORY_LAYOUT):
+    layout = {name: at for name in MEMORY_LAYOUT if (at := table.address_of(name)) is not None}
+    if len(layout) == len(MEMORY_LAYOUT):
         for variable in _LAYOUT_VARIABLES:
-            constants[f"ADDRESS_{variable.upper()}"] = table.address_of(variable) or 0
+            constants[f"ADDRESS_{variable.upper()}"] = layout[variable]
     plan.page_owners = table.ranges_of_functions(_PAGE_OWNERS)[:_MAX_PAGE_OWNERS]
     plan.events += [
         Event(

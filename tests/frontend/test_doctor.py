@@ -103,6 +103,8 @@ def test_everything_is_there(machine: Machine) -> None:
         ("sys/kernel/debug/kmemleak", None, "kmemleak", State.NO, set()),
         ("proc/77/comm", "kswapd0\n", "kmemleak", State.DEGRADED, set()),
         ("sys/kernel/debug/page_owner", None, "page_owner", State.NO, set()),
+        ("proc/kallsyms", "ffffffff81000000 T _text\nffffffff81000400 D vmemmap_base\n",
+         "page_owner", State.NO, set()),
         ("proc/allocinfo", None, "allocation profiling", State.NO, set()),
         ("proc/sys/vm/mem_profiling", "0\n", "allocation profiling", State.DEGRADED, set()),
         ("proc/kcore", None, "/proc/kcore", State.NO, set()),

@@ -134,3 +134,18 @@ def test_a_failed_guest_shows_its_last_console_lines(
 def test_memory_must_have_a_unit(cache: Path, memory: str) -> None:
     with pytest.raises(UsageError, match="--memory"):
         command.vm.main(["--memory", memory, "--", "x"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("kvm", [True, False])
+def test_emulated_cpus_share_a_thread(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kvm: bool
+) -> None:
+    """What virtme-run is started with, by one that writes it down."""
+    assert cache.exists()
+    runner = tmp_path / "virtme-run"
+    runner.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >{tmp_path}/arguments\n")
+    runner.chmod(0o755)
+    monkeypatch.setattr(vm, "virtme_run", lambda: str(runner))
+    vm.boot(vm.find_kernel("6.1"), ["true"], kvm=kvm)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert ("tcg,thread=single" in arguments) is not kvm

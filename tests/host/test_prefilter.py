@@ -95,3 +95,21 @@ def test_finds_what_the_full_walk_finds(
     assert shortest <= filtered, "missed: " + str(shortest - filtered)
     assert filtered <= longest, "not in scope: " + str(filtered - longest)
     assert walks[1] < walks[2]
+
+
+def test_words_of_stacks_are_forgotten(tmp_path: Path) -> None:
+    """kmemleak would take them for pointers."""
+
+    def words() -> list[int]:
+        values = [value for _, value in tracer.table("stack_words").rows()]
+        return [word for value in values for on_cpu in value for word in on_cpu.words if word]
+
+    symbols = NamedScope(("do_signalfd4",)).find(read_kernel_table()).symbols
+    plan = make_plan(read_btf(), read_kernel_table(), modules=False)
+    with Tracer(plan, find_headers(), symbols=symbols) as tracer:
+        tracer.count_allocations(True, cycle=1)
+        signalfds(tmp_path)
+        tracer.count_allocations(False)
+        assert words()
+        tracer.forget_scratch()
+        assert not words()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from kleak.capture import gone_modules
 from kleak.capture.gone_modules import follow
 from kleak.capture.kernel_memory import kernel_memory
 from kleak.capture.records import LedgerEntry
@@ -31,6 +34,19 @@ def test_pointers_to_it_and_into_it_lead_on(tmp_path: Path) -> None:
     with kernel_memory(core(tmp_path / "kcore", memory)) as read:
         reached = follow(read, {DATA: 4096}, [behind, third, first, other, second])
     assert reached == {first.address, second.address, third.address}
+
+
+def test_what_is_followed_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of four, of which the first two may be looked into."""
+    monkeypatch.setattr(gone_modules, "MOST_FOLLOWED", 2)
+    chain = [entry(DIRECT_MAP + i * 128) for i in range(4)]
+    objects = [0] * 512
+    for i, following in enumerate(chain[1:]):
+        objects[i * 16 + 3] = following.address
+    memory = {DATA: holding(chain[0].address), DIRECT_MAP: holding(*objects)}
+    with kernel_memory(core(tmp_path / "kcore", memory)) as read:
+        reached = follow(read, {DATA: 4096}, chain)
+    assert reached == {one.address for one in chain[:3]}
 
 
 def test_an_area_is_reached_and_not_read(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ def test_since_takes_what_was_before_away() -> None:
     assert between.lost_events() == {"dma_free": 1}
 
 
+def test_gone_is_all_that_is_not_outstanding_any_more() -> None:
+    counted = {"freed": 7, "double_events": 5, "reused_addresses": 3, "foreign_frees": 11}
+    assert Counters(counted, {}, {}).gone == 15
+
+
 def test_what_both_copies_missed_is_lost() -> None:
     """An allocation's second copy may have been held back by an old mark; a free's never is."""
     missed = {"kfree": (9, 2), "kmalloc": (9, 2), "percpu_alloc_percpu": (5,)}

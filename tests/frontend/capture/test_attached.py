@@ -1,0 +1,27 @@
+"""What is said of events that nothing works for; nothing is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from kleak.capture.attached import AttachedPrograms
+from kleak.capture.hooks import Event
+from kleak.errors import UnsupportedError
+
+
+def test_one_note_for_what_several_events_tell_of() -> None:
+    events = [
+        Event("dma_pool_alloc", (), "no objects of DMA pools"),
+        Event("krealloc", (), "no sizes"),
+        Event("dma_pool_free", (), "no objects of DMA pools"),
+    ]
+    why = "this kernel has nothing to attach to"
+    assert AttachedPrograms().attach(events, {}) == [
+        f"no objects of DMA pools (dma_pool_alloc: {why}; dma_pool_free: {why})",
+        f"no sizes (krealloc: {why})",
+    ]
+
+
+def test_an_event_that_is_needed() -> None:
+    with pytest.raises(UnsupportedError, match="cannot trace kfree: this kernel has nothing"):
+        AttachedPrograms().attach([Event("kfree", ())], {})
