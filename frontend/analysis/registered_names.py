@@ -51,12 +51,13 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     if session.target.kind != "module":
         return None
     allocator_frames, rest = split_allocator(site.frames)
-    where = next((i for i, frame in enumerate(rest) if in_scope(frame, session.target)), 0)
+    where = next((i for i, frame in enumerate(rest) if in_scope(frame, session.target)), None)
+    if where is None:
+        return None
     between = rest[:where]
     if not between:
-        direct = bool(rest) and in_scope(rest[0], session.target)
         managed = any(_is(frame, _MANAGED) for frame in allocator_frames)
-        return _judge_managed(new, session) if direct and managed else None
+        return _judge_managed(new, session) if managed else None
     for directory, registers, allocates in _REGISTRIES:
         if _is(between[-1], registers) and _is(between[0], allocates):
             names = [name for name in new if name.startswith(directory)]

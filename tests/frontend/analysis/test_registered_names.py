@@ -28,6 +28,7 @@ DEVICE = stack("__kmalloc_cache_noprof+1 <- __root_device_register+1 <- f+1 [lea
 MANAGED_BY_ANOTHER = stack(
     "__kmalloc_node_track_caller_noprof+1 <- devm_kmalloc+1 <- probe+1 [other] <- f+1 [leaky]"
 )
+MANAGED_BY_NOBODY = stack("__kmalloc_node_track_caller_noprof+1 <- devm_kmalloc+1 <- probe+1")
 MANAGED = stack("__kmalloc_node_track_caller_noprof+1 <- devm_kmalloc+1 <- f+1 [leaky]")
 ATTRIBUTE = stack(
     "kmem_cache_alloc_noprof+1 <- __kernfs_new_node+1 <- sysfs_slab_add+1 <- "
@@ -102,6 +103,8 @@ def test_the_device_explains_a_pointer_to_managed_memory():
     # Somebody else's device, and memory that another's probe took.
     assert judged(managed).verdict < Verdict.CONFIRMED
     assert judged(replace(managed, frames=MANAGED_BY_ANOTHER), device).verdict < Verdict.CONFIRMED
+    nobodys = replace(managed, frames=MANAGED_BY_NOBODY)
+    assert registered_names.judge(nobodys, told(session(nobodys, device), *said)) is None
 
 
 def test_a_registry_points_to_what_is_registered():

@@ -31,6 +31,8 @@ LISTED = frozenset({Fact.DEEP, Fact.REGION_THERE})
         (95.0, frozenset({Fact.DEEP, Fact.UNREFERENCED}), False, Verdict.CONFIRMED),
         (99.9, GROWING | {Fact.REFERENCED}, True, Verdict.LIKELY),
         (99.9, LISTED | {Fact.REFERENCED}, True, Verdict.LIKELY),
+        (99.9, GROWING | {Fact.OWN_REFERENCE}, True, Verdict.LIKELY),
+        (99.9, GROWING | {Fact.OWN_REFERENCE, Fact.TAG_LEFT}, True, Verdict.CONFIRMED),
         (99.9, GROWING | {Fact.REFERENCED_LARGE}, True, Verdict.CONFIRMED),
         (99.9, frozenset({Fact.NAME_STAYS, Fact.REFERENCED}), True, Verdict.CONFIRMED),
         (99.9, frozenset({Fact.NAME_STAYS, Fact.NOT_TRACKED}), True, Verdict.LIKELY),

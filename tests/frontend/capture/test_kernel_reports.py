@@ -161,6 +161,7 @@ def test_names_of_registries(tmp_path: Path) -> None:
         "sys/kernel/debug/leaky/state",
         "sys/kernel/slab/leaky_objects",
         "sys/devices/platform/leaky.0/power",
+        "sys/devices/system/cpu/cpu0",
     ):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "sys/devices/platform/leaky.0/uevent").touch()

@@ -1,0 +1,58 @@
+"""What a report says of frees that come in while the maps are read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kleak.capture.circumstances import Observer
+from kleak.capture.events import make_plan, read_btf
+from kleak.capture.headers import find_headers
+from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.kmemleak import NOT_ASKED
+from kleak.capture.recording import read_session
+from kleak.capture.scope import NamedScope
+from kleak.capture.tracer import Tracer
+from kleak.model import Frame
+from kleak.symbols.symboliser import Symboliser
+from tests.build_modules import TOP
+
+HELD = 331
+
+
+def test_frees_while_reading_are_counted(tmp_path: Path) -> None:
+    """The first stack is named when counters are read: then the holder of all objects is killed."""
+    table, scope = read_kernel_table(), NamedScope(("do_signalfd4",))
+    plan = make_plan(read_btf(), table, modules=False)
+    named = Symboliser(table).resolve
+    killed = False
+
+    def resolve(address: int, cycle: int) -> Frame:
+        nonlocal killed
+        if not killed:
+            killed = True
+            keeper = int((tmp_path / "keeper").read_text())
+            os.kill(keeper, 9)
+            end = time.monotonic() + 10
+            while tracer.outstanding_count() >= HELD and time.monotonic() < end:
+                time.sleep(0.01)
+        return named(address, cycle)
+
+    symbols = scope.find(table).symbols
+    with (
+        Observer(scope.names, 1) as observer,
+        Tracer(plan, find_headers(), symbols=symbols) as tracer,
+    ):
+        tracer.count_allocations(True, cycle=1)
+        load = TOP / "tests" / "host" / "signalfd_load.py"
+        subprocess.run([sys.executable, load, "1", "0", str(HELD)], cwd=tmp_path, check=True)
+        tracer.count_allocations(False)
+        session = read_session(
+            tracer, scope.target, (), resolve, observer, finished=False, kmemleak=NOT_ASKED
+        )
+    observed = session.trust.observed
+    assert observed["allocations"] - observed["frees"] >= HELD
+    assert HELD <= observed["frees_while_reading"] <= observed["allocations"]
