@@ -144,7 +144,7 @@ static __always_inline void count_reuse(struct cache_name *cache)
  * __kmalloc_large_node_noprof()): then the first is undone. So are pages that
  * come up as an object's or a buffer's memory: the same memory, counted once.
  */
-#define DOUBLE_EVENT_WITHIN_NS 1000000
+#define DOUBLE_EVENT_WITHIN_NS (1000000 + CLOCK_STEP_NS)
 
 static __always_inline int is_same_memory(struct allocation *old, u32 family, u64 size)
 {
@@ -154,7 +154,7 @@ static __always_inline int is_same_memory(struct allocation *old, u32 family, u6
 	return old->family == family && old->size == size &&
 	       old->cpu == bpf_get_smp_processor_id() &&
 	       old->tgid == bpf_get_current_pid_tgid() >> 32 &&
-	       bpf_ktime_get_ns() - old->time_ns < DOUBLE_EVENT_WITHIN_NS;
+	       allocation_time() - old->time_ns < DOUBLE_EVENT_WITHIN_NS;
 }
 
 static __always_inline void book_reuse(u64 address, u32 family, u64 size, struct cache_name *cache)
@@ -273,7 +273,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	release(stack);
 	if (!allocation->stack)
 		return 0;
-	allocation->time_ns = bpf_ktime_get_ns();
+	allocation->time_ns = allocation_time();
 	allocation->cycle = scope->cycle;
 	allocation->family = family;
 	allocation->cpu = bpf_get_smp_processor_id();
@@ -331,7 +331,7 @@ static __always_inline int book_by_call_site(u32 family, u64 address, u64 call_s
 	total = total_of(&allocation);
 	if (!total || is_walked(call_site, total))
 		return 0;
-	allocation.time_ns = bpf_ktime_get_ns();
+	allocation.time_ns = allocation_time();
 	allocation.cpu = bpf_get_smp_processor_id();
 	enter(address, &allocation, total);
 	return 1;

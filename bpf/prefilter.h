@@ -12,6 +12,8 @@
 #define WORDS_READ 256 /* most stacks with one call of the helper, which costs more than 30 words */
 #define BYTES_READ (WORDS_READ * sizeof(u64))
 #define WORDS_COMPARED 16
+/* Beyond so many the walk decides: few stacks are as deep, and each block takes the verifier 2 ms. */
+#define BLOCKS_READ 4
 
 struct stack_words {
 	u64 here;
@@ -67,7 +69,7 @@ static __always_inline int rules_out_scope(void *ctx, u32 program, struct scope 
 	find_bottom(read);
 	/* On top lie the registers of user space, or of nobody. */
 	left = *(volatile u64 *)&read->bottom + THREAD_SIZE_BYTES - SIZE_PT_REGS - at;
-	for (u32 block = 0; block < THREAD_SIZE_BYTES / BYTES_READ; block++) {
+	for (u32 block = 0; block < BLOCKS_READ; block++) {
 		keep_bound(block);
 		if (left > THREAD_SIZE_BYTES)
 			return 0;

@@ -60,22 +60,25 @@ int on_kmalloc_node_2(raw_tp *ctx)
  * fields when not using", v6.1).
  */
 #ifdef ARG_KMEM_CACHE_ALLOC_PTR
-static __always_inline u32 cache_family(u64 cache)
+/*
+ * A 32-bit member of struct kmem_cache. A typed program, one that the verifier gives a pointer of
+ * that type, reads it itself; another needs a helper, which costs more than a map look-up.
+ */
+static __always_inline u32 cache_member(u64 cache, u32 member, int typed)
 {
-#ifdef OFF_KMEM_CACHE_FLAGS
-	if (cache && read_u32(cache + OFF_KMEM_CACHE_FLAGS) & SLAB_RECLAIM_ACCOUNT_BIT)
+	return typed ? *(u32 *)(cache + member) : read_u32(cache + member);
+}
+
+static __always_inline u32 cache_family(u64 cache, int typed)
+{
+	if (cache && cache_member(cache, OFF_KMEM_CACHE_FLAGS, typed) & SLAB_RECLAIM_ACCOUNT_BIT)
 		return FAMILY_RECLAIMABLE;
-#endif
 	return FAMILY_KMEM_CACHE;
 }
 
-/* Where a 32-bit member of struct kmem_cache lies among those that are read. */
-#define CACHE_FIELD(member) ((OFF_KMEM_CACHE_##member - CACHE_FIELDS) / sizeof(u32))
-
-static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy)
+static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy, int typed)
 {
 	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_PTR], cache = 0, size, requested;
-	u32 family;
 
 	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE, copy) ||
 	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC + copy - 1, ptr,
@@ -87,36 +90,36 @@ static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy)
 #ifdef ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC
 	size = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_ALLOC];
 	requested = ctx->args[ARG_KMEM_CACHE_ALLOC_BYTES_REQ];
-	family = cache_family(cache);
-#elif SAMPLE_EVERY && CACHE_FIELDS_BYTES <= 64
-	/* They lie close together, and a call of the helper costs as much as a map look-up. */
-	u32 fields[CACHE_FIELDS_BYTES / sizeof(u32)] = {};
-
-	bpf_probe_read_kernel(fields, sizeof(fields), (void *)(cache + CACHE_FIELDS));
-	size = fields[CACHE_FIELD(SIZE)];
-	requested = fields[CACHE_FIELD(OBJECT_SIZE)];
-	family = FAMILY_KMEM_CACHE;
-	if (fields[CACHE_FIELD(FLAGS)] & SLAB_RECLAIM_ACCOUNT_BIT)
-		family = FAMILY_RECLAIMABLE;
 #else
-	size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
-	requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
-	family = cache_family(cache);
+	size = cache_member(cache, OFF_KMEM_CACHE_SIZE, typed);
+	requested = cache_member(cache, OFF_KMEM_CACHE_OBJECT_SIZE, typed);
 #endif
-	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, family, ptr, size, requested, cache,
-			ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE]);
+	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, cache_family(cache, typed), ptr, size,
+			requested, cache, ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE]);
 	return 0;
 }
 
 int on_kmem_cache_alloc_1(raw_tp *ctx)
 {
-	return book_kmem_cache_alloc(ctx, 1);
+	return book_kmem_cache_alloc(ctx, 1, 0);
 }
 
 int on_kmem_cache_alloc_2(raw_tp *ctx)
 {
-	return book_kmem_cache_alloc(ctx, 2);
+	return book_kmem_cache_alloc(ctx, 2, 0);
 }
+
+#if HAS_TYPED_KMEM_CACHE_ALLOC
+int on_typed_kmem_cache_alloc_1(raw_tp *ctx)
+{
+	return book_kmem_cache_alloc(ctx, 1, 1);
+}
+
+int on_typed_kmem_cache_alloc_2(raw_tp *ctx)
+{
+	return book_kmem_cache_alloc(ctx, 2, 1);
+}
+#endif
 #endif
 
 #ifdef ARG_KMEM_CACHE_ALLOC_NODE_PTR

@@ -11,7 +11,7 @@ static __always_inline int book_alloc_bulk(void *ctx)
 	u64 address;
 
 	if ((s64)number <= 0 || !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, 0, 0) ||
-	    !describe(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, cache_family(cache), 0, &allocation))
+	    !describe(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, cache_family(cache, 0), 0, &allocation))
 		return 0;
 	allocation.size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
 	allocation.requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);

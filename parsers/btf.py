@@ -145,8 +145,11 @@ class Btf:
 
     def function_id(self, name: str) -> int | None:
         """Number of the type of a FUNC, by which the kernel knows it (BPF's attach_btf_id)."""
-        starts = self._named(name, (_Kind.FUNC,))
-        return bisect_right(self._starts, starts[0], lo=1) - 1 if starts else None
+        return self._id(name, _Kind.FUNC)
+
+    def typedef_id(self, name: str) -> int | None:
+        """Number of the type of a TYPEDEF; the kernel has one for each tracepoint."""
+        return self._id(name, _Kind.TYPEDEF)
 
     def function_parameters(self, name: str) -> tuple[str, ...] | None:
         """Parameter names of a function, in order; an unnamed one is "" (so is a final ...)."""
@@ -208,15 +211,6 @@ class Btf:
         found = self._strings.find(b"\0" + name.encode() + b"\0") if name else -1
         return None if found < 0 else found + 1
 
-    @cached_property
-    def _by_name(self) -> dict[int, list[int]]:
-        """Starts of the records, by string offset of their name."""
-        words = self._words
-        named: dict[int, list[int]] = {}
-        for start in self._starts[1:]:
-            named.setdefault(words[start], []).append(start)
-        return named
-
     def _places(self, offset: int) -> Iterator[tuple[int, int]]:
         """Yield (record start, index) of every word after a record's head equal to ``offset``."""
         pattern = struct.pack("=I", offset)
@@ -230,10 +224,33 @@ class Btf:
             at = self._types.find(pattern, at + 1)
 
     def _named(self, name: str, kinds: tuple[_Kind, ...]) -> list[int]:
+        """Starts of the records of that name."""
+        return [self._starts[type_id] for type_id in self._ids(name, kinds)]
+
+    def _ids(self, name: str, kinds: tuple[_Kind, ...]) -> list[int]:
+        """Numbers of the types of that name. An index of all names takes longer to make than to
+        search for each of those that are asked for.
+        """
         offset = self._string_offset(name)
         if offset is None:
             return []
-        return [start for start in self._by_name.get(offset, ()) if self._kind(start) in kinds]
+        pattern = struct.pack("=I", offset)
+        found = []
+        at = self._names.find(pattern)
+        while at >= 0:
+            if at % 4 == 0:
+                found.append(at // 4)
+            at = self._names.find(pattern, at + 1)
+        return [type_id for type_id in found if self._kind(self._starts[type_id]) in kinds]
+
+    @cached_property
+    def _names(self) -> bytes:
+        """String offsets of the names of all types, four bytes each, by their numbers."""
+        return array("I", [0, *map(self._words.__getitem__, self._starts[1:])]).tobytes()
+
+    def _id(self, name: str, kind: _Kind) -> int | None:
+        """Number of the first type of that name and kind."""
+        return next(iter(self._ids(name, (kind,))), None)
 
     @staticmethod
     def _one(name: str, answers: set[_T]) -> _T | None:

@@ -16,6 +16,7 @@ from kleak.capture.hooks import (
     profiled,
     traced_function,
     tracepoint,
+    typed_tracepoint,
 )
 from kleak.parsers.btf import Btf
 
@@ -37,15 +38,17 @@ def add_slab(btf: Btf, plan: Plan) -> None:
     )
     for member in ("size", "object_size", "name", "flags"):
         constants[f"OFF_KMEM_CACHE_{member.upper()}"] = offset(btf, "kmem_cache", member)
-    fields = [constants[f"OFF_KMEM_CACHE_{name}"] for name in ("SIZE", "OBJECT_SIZE", "FLAGS")]
-    constants["CACHE_FIELDS"] = min(fields)
-    constants["CACHE_FIELDS_BYTES"] = max(fields) + 4 - min(fields)
     # Slab flags got numbers in BTF with commit cc61eb851461 ("mm, slab: use an enum to define
     # SLAB_ cache creation flags"), v6.9; before, SLAB_RECLAIM_ACCOUNT was this.
     bit = btf.enumerator("_SLAB_RECLAIM_ACCOUNT")
     constants["SLAB_RECLAIM_ACCOUNT_BIT"] = 0x00020000 if bit is None else 1 << bit
     for name in ("kmalloc", "kmem_cache_alloc"):
-        plan.events.append(Event(name, (tracepoint(name, f"on_{name}_1", f"on_{name}_2"),)))
+        ways: tuple[Hook, ...] = (tracepoint(name, f"on_{name}_1", f"on_{name}_2"),)
+        if f"ARG_{name}_s".upper() in constants:
+            typed = typed_tracepoint(btf, name, f"on_typed_{name}_1", f"on_typed_{name}_2")
+            constants["HAS_TYPED_KMEM_CACHE_ALLOC"] = len(typed)
+            ways = (*typed, *ways)
+        plan.events.append(Event(name, ways))
         # Up to v6.0 an allocation with a NUMA node has an event of its own.
         if f"ARG_{name}_node_ptr".upper() in constants:
             node = f"{name}_node"

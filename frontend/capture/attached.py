@@ -7,11 +7,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kleak.capture.bcc_library import compiler_output, import_bcc, missed_runs
 from kleak.capture.bpf_syscall import AttachType, ProgramType, load_program, open_raw_tracepoint
-from kleak.capture.hooks import Attachment, Event, Hook
+from kleak.capture.hooks import PROBES, Attachment, Event, Hook
 from kleak.errors import UnsupportedError
+
+# Ways that are named when the program is loaded, by a number in the kernel's types.
+_ATTACH_TYPES = {
+    Attachment.TYPED_TRACEPOINT: AttachType.RAW_TRACEPOINT,
+    Attachment.FENTRY: AttachType.FENTRY,
+    Attachment.FEXIT: AttachType.FEXIT,
+}
+
+
+# Where the kernel takes probes: one of them exists with CONFIG_KPROBE_EVENTS.
+_PROBE_EVENTS = (
+    Path("/sys/bus/event_source/devices/kprobe"),
+    Path("/sys/kernel/tracing/kprobe_events"),
+    Path("/sys/kernel/debug/tracing/kprobe_events"),
+)
 
 
 @dataclass(eq=False)
@@ -118,7 +134,7 @@ class AttachedPrograms:
     def _link(self, program_fd: int, hook: Hook) -> int:
         if hook.attachment is Attachment.RAW_TRACEPOINT:
             return open_raw_tracepoint(program_fd, hook.target)
-        if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
+        if hook.attachment in _ATTACH_TYPES:
             return open_raw_tracepoint(program_fd, None)
         kind = 0 if hook.attachment is Attachment.KPROBE else 1
         name = f"{'p' if kind == 0 else 'r'}_kleak_{os.getpid()}_{hook.target}".encode()
@@ -130,13 +146,13 @@ class AttachedPrograms:
         return int(link)
 
     def _load(self, program: str, hook: Hook) -> int:
+        if hook.attachment in PROBES and not any(place.exists() for place in _PROBE_EVENTS):
+            raise _RefusedError(f"{hook.attachment.value} of {hook.target}: this kernel has none")
         name = self._name_of(program)
         code = self._code[name]
         if hook.attachment is Attachment.RAW_TRACEPOINT:
             return load_program(name, ProgramType.RAW_TRACEPOINT, code)
-        if hook.attachment in (Attachment.FENTRY, Attachment.FEXIT):
-            entry = hook.attachment is Attachment.FENTRY
-            attach_type = AttachType.FENTRY if entry else AttachType.FEXIT
+        if (attach_type := _ATTACH_TYPES.get(hook.attachment)) is not None:
             return load_program(
                 name, ProgramType.TRACING, code, attach_type=attach_type, btf_id=hook.btf_id
             )

@@ -40,6 +40,7 @@ class AttachType(IntEnum):
     """enum bpf_attach_type, of programs of type TRACING."""
 
     NONE = 0
+    RAW_TRACEPOINT = 23
     FENTRY = 24
     FEXIT = 25
 
@@ -161,7 +162,7 @@ def load_program(
     attach_type: AttachType = AttachType.NONE,
     btf_id: int = 0,
 ) -> int:
-    """Load a program; return its file descriptor. ``btf_id`` is that of the function to hook.
+    """Load a program; return its file descriptor. ``btf_id`` is that of the function or event.
 
     Raises OSError where the kernel refuses.
     """
@@ -190,7 +191,7 @@ def _short(name: str) -> str:
 
 
 def open_raw_tracepoint(program_fd: int, name: str | None) -> int:
-    """Attach a program to a tracepoint, or (no name) to the function it was loaded for.
+    """Attach a program to a tracepoint, or (no name) to what it was loaded for.
 
     Returns the file descriptor of the link, which ends it when it is closed. Raises OSError.
     """

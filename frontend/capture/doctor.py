@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import HeaderTree, find_headers
-from kleak.capture.hooks import Attachment, Event, Hook, Plan
+from kleak.capture.hooks import PROBES, Attachment, Event, Hook, Plan
 from kleak.capture.machine import KPTR_RESTRICT
 from kleak.capture.machine_state import examine_machine
 from kleak.capture.modules import loaded_modules
@@ -34,7 +34,6 @@ _ONLY_FOR = {
     "sched_process_fork": RUN,
     "sched_process_exit": RUN,
 }
-_PROBES = (Attachment.KPROBE, Attachment.KRETPROBE)
 
 
 def examine(headers: str | None = None) -> tuple[Finding, ...]:
@@ -209,7 +208,7 @@ def _examine_event(event: Event, worked: frozenset[str]) -> Finding:
         mend = "" if needed_by else "a kernel that takes fentry programs or kprobes"
         found = "refused" if event.ways else "this kernel has nothing to attach to"
         return Finding("events", event.name, State.NO, found, means, mend, needed_by)
-    if used.attachment in _PROBES:
+    if used.attachment in PROBES:
         return Finding(
             "events",
             event.name,

@@ -64,6 +64,8 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
             plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),)))
         plan.constants["OFF_TASK_STRUCT_PID"] = offset(btf, "task_struct", "pid")
     plan.constants.update(_stack_size(btf))
+    if btf.enumerator("BPF_FUNC_jiffies64") is not None:  # since v5.6
+        plan.constants["HAS_JIFFIES64"] = 1
     return plan
 
 

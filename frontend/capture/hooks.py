@@ -13,21 +13,28 @@ from kleak.symbols.kernel_table import TextRange
 
 class Attachment(Enum):
     """How a program is attached. A raw tracepoint and a trampoline guard each program by itself;
-    probes share one guard on each CPU with all other probes, and miss more.
+    probes share one guard on each CPU with all other probes, and miss more. A program on a typed
+    raw tracepoint may read what the event's arguments point to.
     """
 
     RAW_TRACEPOINT = "raw tracepoint"
+    TYPED_TRACEPOINT = "typed raw tracepoint"
     FENTRY = "fentry"
     FEXIT = "fexit"
     KPROBE = "kprobe"
     KRETPROBE = "kretprobe"
 
 
+TRACEPOINTS = frozenset({Attachment.RAW_TRACEPOINT, Attachment.TYPED_TRACEPOINT})
+PROBES = frozenset({Attachment.KPROBE, Attachment.KRETPROBE})
+
+
 @dataclass(frozen=True, slots=True)
 class Hook:
     """One way to hear of an event: programs (C functions of ``bpf/``) on a kernel function or
     tracepoint. More than one program makes copies: what one misses, the next one sees.
-    ``btf_id``: of fentry and fexit, the number of the function's type.
+    ``btf_id``: of fentry and fexit the number of the function's type, of a typed raw tracepoint
+    that of the event's.
     """
 
     attachment: Attachment
@@ -63,6 +70,18 @@ class Plan:
 def tracepoint(name: str, *programs: str) -> Hook:
     """Return the hook of programs on a raw tracepoint."""
     return Hook(Attachment.RAW_TRACEPOINT, name, programs)
+
+
+def typed_tracepoint(btf: Btf, name: str, *programs: str) -> tuple[Hook, ...]:
+    """Return the hook of programs that may read what a raw tracepoint's arguments point to.
+
+    None where the kernel has no type for the event (commit f1b9509c2fb0 ("bpf: Replace
+    prog_raw_tp+btf_id with prog_tracing"), v5.5).
+    """
+    number = btf.typedef_id(f"btf_trace_{name}")
+    if number is None:
+        return ()
+    return (Hook(Attachment.TYPED_TRACEPOINT, name, programs, number),)
 
 
 def arguments(

@@ -21,6 +21,8 @@ from kleak.stacks import Frames, strip_tracer, vmap_kind
 _GUARDED = frozenset({"vmalloc", "vmap", "ioremap"})
 
 
+_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
+
 SITES_KEPT_WHOLE = 50
 """So many times what is kept of one site is kept of all: where there are more, less of each."""
 
@@ -155,8 +157,9 @@ def build_sites(
     was not noted. ``kmemleak`` joins what it said, None if it was not asked. Where stacks are
     sampled, all that has one call site is one site.
     """
-    # While allocations count, there may be younger ones, of stacks that are not read here.
-    read_at_ns = time.monotonic_ns()
+    # While allocations count, there may be younger ones, of stacks that are not read here. By the
+    # clock that lags, as theirs may: allocation_time() of bpf/sampling.h.
+    read_at_ns = time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE)
     totals = ledger.totals()
     sites = _Sites(ledger.stacks(), ledger.call_sites(), resolve)
     outstanding: Counter[int] = Counter()

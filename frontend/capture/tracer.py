@@ -20,7 +20,7 @@ from kleak.capture.bpf_maps import Bell, Map
 from kleak.capture.bpf_source import read_source
 from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
-from kleak.capture.hooks import Attachment, Plan
+from kleak.capture.hooks import TRACEPOINTS, Attachment, Plan
 from kleak.capture.kernel_state import read_kernel
 from kleak.capture.ledger import FAMILIES, every_entry, filter_slot, key_address, oldest_entries
 from kleak.capture.machine import require_root
@@ -457,7 +457,7 @@ class Tracer:
         made_good = {
             event: sum(on_cpu.made_good for on_cpu in marks[ctypes.c_int(number)])
             for number, event in enumerate(_COPIED_EVENTS)
-            if self.attachments.get(event) is Attachment.RAW_TRACEPOINT
+            if self.attachments.get(event) in TRACEPOINTS
         }
         return Counters(counted, self._attached.missed_runs(), made_good)
 

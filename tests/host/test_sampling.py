@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,26 @@ def test_the_books_balance(tmp_path: Path) -> None:
                 break
         assert entries == outstanding
     release(tmp_path)
+
+
+def test_objects_of_one_tick_have_an_order(tmp_path: Path) -> None:
+    """The clock is read once in a tick: those made on one CPU meanwhile are each a bit younger."""
+    with tracing(64) as (tracer, _):
+        before = time.monotonic_ns()
+        subprocess.run(
+            ["taskset", "-c", "0", sys.executable, LOAD, "0", "0", str(KEPT)],
+            cwd=tmp_path,
+            check=True,
+        )
+        after = time.monotonic_ns()
+        keeper = int((tmp_path / "keeper").read_text())
+        times = [entry.time_ns for entry in tracer.outstanding() if entry.tgid == keeper]
+    release(tmp_path)
+    assert len(times) > 2 * KEPT  # contexts and files
+    assert len(set(times)) == len(times)
+    assert before < min(times) < max(times) < after
+    steps = [two - one for one, two in pairwise(sorted(times))]
+    assert steps.count(1) > KEPT  # most of them, so most are not of the clock
 
 
 def test_a_marked_call_site_is_walked_more(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_absent_things_are_none(compiled):
     assert btf.has_function("fun")
     assert not btf.has_function("un")  # no tails of other names
     assert not btf.has_function("")
+    assert btf.typedef_id("outer") is None
 
 
 # --- whole kernels ----------------------------------------------------------------------------
@@ -197,6 +198,15 @@ def test_functions_agree_with_bpftool(kernel):
         wanted = tuple(member.replace("(anon)", "") for member, _ in prototype[3])
         assert btf.function_parameters(name) == wanted, name
         assert types[btf.function_id(name)][:2] == ("FUNC", name)
+
+
+def test_types_have_the_numbers_that_bpftool_shows(kernel):
+    btf, types = kernel
+    names = [*sorted(unique(types, ("TYPEDEF",)))[::23], "btf_trace_kmem_cache_alloc"]
+    assert len(names) > 100
+    for name in names:
+        assert types[btf.typedef_id(name)][:2] == ("TYPEDEF", name)
+    assert btf.typedef_id("btf_trace_no_such_event") is None
 
 
 # --- made by hand -----------------------------------------------------------------------------

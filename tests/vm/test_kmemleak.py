@@ -85,17 +85,20 @@ def test_every_object_of_the_kernels_own_test_is_found_at_its_line(guest: Guest)
     assert found == KMEMLEAK_TEST
 
 
-def test_kmemleak_agrees_on_every_site_of_its_own_test(guest: Guest) -> None:
-    """And on most objects: some stale value, on a stack say, may equal the address of one."""
+def test_kmemleak_agrees_on_most_objects_of_its_own_test(guest: Guest) -> None:
+    """Some stale value, on a stack say, may equal the address of one. Where it found one for all
+    three objects of a line, that line is likely only; never more than one in four of the lines.
+    """
     report = report_of(guest, "kmemleak-test")
     assert report["trust"]["witnesses"]["kmemleak"] == "used"
-    named = 0
-    for site in report["sites"]:
-        if site["frames"][0]["module"] == "kmemleak_test":
-            assert site["verdict"] == "confirmed"
-            named += unreferenced(site)
+    own = [site for site in report["sites"] if site["frames"][0]["module"] == "kmemleak_test"]
+    for site in own:
+        expected = "confirmed" if unreferenced(site) else "likely"
+        assert site["verdict"] == expected, site["evidence"]
+    agreed = [site for site in own if unreferenced(site)]
+    assert len(agreed) > len(own) * 3 / 4
     every = sum(size[1] for size in KMEMLEAK_TEST.values()) * CYCLES
-    assert named > every * 3 / 4
+    assert sum(unreferenced(site) for site in own) > every * 3 / 4
 
 
 def test_an_orphan_is_told_from_what_another_module_holds(guest: Guest) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from kleak.capture import attached
 from kleak.capture.attached import AttachedPrograms
-from kleak.capture.hooks import Event
+from kleak.capture.hooks import Attachment, Event, Hook
 from kleak.errors import UnsupportedError
 
 
@@ -25,3 +28,12 @@ def test_one_note_for_what_several_events_tell_of() -> None:
 def test_an_event_that_is_needed() -> None:
     with pytest.raises(UnsupportedError, match="cannot trace kfree: this kernel has nothing"):
         AttachedPrograms().attach([Event("kfree", ())], {})
+
+
+def test_a_kernel_without_probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its verifier is not asked about programs that nothing could run."""
+    monkeypatch.setattr(attached, "_PROBE_EVENTS", (tmp_path / "none",))
+    probe = Hook(Attachment.KPROBE, "kfree_rcu", ("probe",))
+    assert AttachedPrograms().attach([Event("kfree_rcu", (probe,), "no batches")], {}) == [
+        "no batches (kfree_rcu: kprobe of kfree_rcu: this kernel has none)"
+    ]
