@@ -8,13 +8,16 @@ static __always_inline int book_alloc_bulk(void *ctx)
 {
 	u64 cache = argument_of(ctx, 0), objects = argument_of(ctx, 3), number = result_of(ctx);
 	struct allocation allocation = {};
+	struct cache_facts facts;
 	u64 address;
 
-	if ((s64)number <= 0 || !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, 0, 0) ||
-	    !describe(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, cache_family(cache, 0), 0, &allocation))
+	if ((s64)number <= 0 || !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, 0, 0))
 		return 0;
-	allocation.size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
-	allocation.requested = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
+	read_cache(cache, &facts);
+	if (!describe(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, cache_family(&facts), 0, &allocation))
+		return 0;
+	allocation.size = facts.size;
+	allocation.requested = facts.object_size;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);
 		if (i >= number)

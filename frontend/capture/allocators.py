@@ -38,6 +38,9 @@ def add_slab(btf: Btf, plan: Plan) -> None:
     )
     for member in ("size", "object_size", "name", "flags"):
         constants[f"OFF_KMEM_CACHE_{member.upper()}"] = offset(btf, "kmem_cache", member)
+    fields = [constants[f"OFF_KMEM_CACHE_{name}"] for name in ("SIZE", "OBJECT_SIZE", "FLAGS")]
+    constants["CACHE_FIELDS"] = min(fields)
+    constants["CACHE_FIELDS_BYTES"] = max(fields) + 4 - min(fields)
     # Slab flags got numbers in BTF with commit cc61eb851461 ("mm, slab: use an enum to define
     # SLAB_ cache creation flags"), v6.9; before, SLAB_RECLAIM_ACCOUNT was this.
     bit = btf.enumerator("_SLAB_RECLAIM_ACCOUNT")
