@@ -52,25 +52,34 @@ EVENTS = (
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
 TRACEFS = Path("/sys/kernel/tracing")
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
-# Functions in scope, and one in how many stacks is walked.
+# What counts, and one in how many stacks is walked.
 SCOPES = {
-    "kleak, scope never entered": (("do_signalfd4",), 1),
-    "kleak, scope on every stack of pipes": (("alloc_pipe_info", "create_pipe_files"), 1),
-    "kleak, whole kernel, stacks sampled": ((), WALK_EVERY),
-    "kleak, whole kernel, all stacks walked": ((), 1),
+    "kleak, scope never entered": (NamedScope(("do_signalfd4",)), 1),
+    "kleak, own calls of a scope never entered": (NamedScope(("do_signalfd4",), own_calls=True), 1),
+    "kleak, scope on every stack of pipes": (
+        NamedScope(("alloc_pipe_info", "create_pipe_files")),
+        1,
+    ),
+    "kleak, whole kernel, stacks sampled": (NamedScope(), WALK_EVERY),
+    "kleak, whole kernel, all stacks walked": (NamedScope(), 1),
 }
 Programs = dict[tuple[int, str], tuple[int, int, int]]
 
 
 @contextmanager
-def kleak(scope: tuple[str, ...], walk_every: int) -> Iterator[None]:
-    """Trace a scope; nothing is the whole kernel."""
+def kleak(scope: NamedScope, walk_every: int) -> Iterator[None]:
+    """Trace a scope."""
     table = read_kernel_table()
-    symbols = NamedScope(scope).find(table).symbols
+    symbols = scope.find(table).symbols
     plan = make_plan(read_btf(), table, modules=False)
     limits = Limits(outstanding=262144)
     with Tracer(
-        plan, find_headers(), symbols=symbols, limits=limits, walk_every=walk_every
+        plan,
+        find_headers(),
+        symbols=symbols,
+        own_calls=scope.own_calls,
+        limits=limits,
+        walk_every=walk_every,
     ) as tracer:
         tracer.count_allocations(True, cycle=1)
         yield

@@ -25,6 +25,10 @@
 #define SAMPLE_EVERY 0
 #endif
 #define FIRST_WALKS 16
+/* Whether only those count whose call site is in scope, and not all that have it on the stack. */
+#ifndef OWN_CALLS
+#define OWN_CALLS 0
+#endif
 /* Shares of call sites that user space has set; a power of two, SHARE_SLOTS of kleak.capture.sampling. */
 #define SHARE_SLOTS 4096
 /* Frames kept of a stack. The kernel walks kernel.perf_event_max_stack at most. */

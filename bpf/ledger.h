@@ -235,6 +235,8 @@ static __always_inline int concerns(void *ctx, u32 program, u64 address, u64 cal
 		return 0;
 	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
 		return 0;
+	if (is_others_call(scope, call_site))
+		return 0;
 	return scope->everything || in_scope(scope, call_site) ||
 	       !rules_out_scope(ctx, program, scope);
 }
@@ -250,7 +252,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	struct scope *scope = current_scope();
 	struct stack *stack;
 
-	if (!scope || !scope->counting)
+	if (!scope || !scope->counting || is_others_call(scope, call_site))
 		return 0;
 	allocation->tgid = bpf_get_current_pid_tgid() >> 32;
 	if (scope->ignore_tracer && allocation->tgid == scope->tracer_tgid)
@@ -397,7 +399,8 @@ static __always_inline void book_free(void *ctx, u64 address, u64 call_site, u32
 	struct scope *scope;
 
 	seen_by_first(ctx, address, event, copy);
-	if (!book_one_free(address, copy) && copy == 1 && call_site && address > 16) {
+	/* What the scope frees need not have been allocated by its own call, where only such count. */
+	if (!book_one_free(address, copy) && copy == 1 && call_site && address > 16 && !OWN_CALLS) {
 		scope = current_scope();
 		if (scope && scope->counting && !scope->by_process && !scope->everything &&
 		    in_scope(scope, call_site))

@@ -76,3 +76,9 @@ static __always_inline int in_scope(struct scope *scope, u64 return_address)
 		return 0;
 	return scope->everything || in_symbols(scope, address) || in_module_slots(address);
 }
+
+/* Whether a call site is enough to say that an allocation does not count. 0: the event gives none. */
+static __always_inline int is_others_call(struct scope *scope, u64 call_site)
+{
+	return OWN_CALLS && call_site && !in_scope(scope, call_site);
+}

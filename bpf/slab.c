@@ -129,7 +129,7 @@ int on_kmem_cache_alloc_2(raw_tp *ctx)
 	return book_kmem_cache_alloc(ctx, 2, 0);
 }
 
-/* Where the verifier takes them: up to v6.12 it refuses an argument that is a const void *. */
+/* Where the verifier takes them: those of 6.1 and 6.12 refuse an argument that is a const void *. */
 #if HAS_TYPED_KMEM_CACHE_ALLOC
 int on_typed_kmem_cache_alloc_1(raw_tp *ctx)
 {

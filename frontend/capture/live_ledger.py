@@ -78,6 +78,7 @@ def open_ledger(watch: Watch, progress: Progress) -> Iterator[LiveLedger]:
         symbols=scope.symbols,
         loaded=scope.loaded,
         by_process=by_process,
+        own_calls=watch.scope.own_calls,
         limits=watch.limits,
         walk_every=watch.walk_every,
     )

@@ -112,6 +112,7 @@ def read_session(
             (
                 *tracer.notes,
                 *_sampling(tracer),
+                *_own_calls(tracer),
                 *notes,
                 *_remarks(counters, tracer.reused_by_cache()),
             ),
@@ -153,6 +154,15 @@ def _sampling(tracer: Tracer) -> list[str]:
         f"stacks were sampled: of each call site those of the first {FIRST_WALKS} allocations in a "
         f"cycle, then one in {tracer.walk_every}, and more where it grew; counts are exact, and "
         "what comes from one call site is one site"
+    ]
+
+
+def _own_calls(tracer: Tracer) -> list[str]:
+    if not tracer.own_calls:
+        return []
+    return [
+        "only what functions in scope allocate by their own call was counted (--own-calls); memory "
+        "whose event has no call site (pages, vmalloc, DMA) counts by the whole stack"
     ]
 
 

@@ -65,6 +65,7 @@ def trace_command(
         symbols=scope.symbols,
         loaded=scope.loaded,
         by_process=run.by_process,
+        own_calls=run.scope.own_calls,
         limits=run.limits,
         walk_every=run.walk_every,
     )

@@ -12,10 +12,14 @@ from kleak.symbols.kernel_table import KernelTable, TextRange
 
 @dataclass(frozen=True, slots=True)
 class NamedScope:
-    """``globs`` of kernel functions and names of loaded ``modules``; neither: the whole kernel."""
+    """``globs`` of kernel functions and names of loaded ``modules``; neither: the whole kernel.
+
+    ``own_calls``: only what these functions allocate themselves counts.
+    """
 
     globs: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    own_calls: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -28,16 +32,19 @@ class NamedScope:
         return Target("symbols", ",".join(self.names))
 
     def find(self, table: KernelTable) -> Scope:
-        """Return where that code lies. Raises UsageError for a glob that matches nothing,
-        TargetError for a module that is not loaded.
+        """Return where that code lies. Raises UsageError for a glob that matches nothing, and for
+        own calls of everything; TargetError for a module that is not loaded.
         """
+        everything = "*" in self.globs or not (self.globs or self.modules)
+        if everything and self.own_calls:
+            raise UsageError("--own-calls is for a scope: give --scope GLOB or --module NAME")
         loaded = []
         for name in self.modules:
             text = table.module_text(name.replace("-", "_"))
             if text is None:
                 raise TargetError(f"module {name} is not loaded; kleak module loads it")
             loaded.append(text)
-        if "*" in self.globs or not (self.globs or self.modules):
+        if everything:
             return Scope(SymbolScope((table.text,), everything=True), tuple(loaded))
         ranges: list[TextRange] = []
         for glob in self.globs:

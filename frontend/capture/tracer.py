@@ -93,14 +93,16 @@ class Tracer:
         symbols: SymbolScope | None = None,
         loaded: Sequence[TextRange] = (),
         by_process: bool = False,
+        own_calls: bool = False,
         limits: Limits | None = None,
         walk_every: int = 1,
     ) -> None:
         """Prepare to trace ``modules`` (names as /proc/modules has them) and ``symbols``.
 
         ``loaded`` is the code of modules that are loaded already, and stay so. ``by_process``:
-        only allocations made by the process tree that is followed count. ``walk_every``: in a
-        scope of everything, the stack is walked for one allocation in so many of each call site.
+        only allocations made by the process tree that is followed count. ``own_calls``: only those
+        that functions in scope make themselves, where the event has a call site. ``walk_every``: in
+        a scope of everything, the stack is walked for one allocation in so many of each call site.
         """
         self._plan = plan
         self._headers = headers
@@ -108,6 +110,7 @@ class Tracer:
         self._symbols = symbols
         self._loaded = tuple(loaded)
         self._by_process = by_process
+        self.own_calls = own_calls
         self._limits = limits or Limits()
         everything = symbols is not None and symbols.everything
         self.walk_every = walk_every if everything and not by_process else 1
@@ -194,6 +197,8 @@ class Tracer:
         follows_loads = "OFF_MODULE_NAME" in constants
         constants["MAX_MODULES"] = max(places, int(follows_loads))
         constants["STACK_DEPTH"] = stack_depth()
+        if self.own_calls:
+            constants["OWN_CALLS"] = 1
         if self.walk_every > 1:
             constants["SAMPLE_EVERY"] = self.walk_every
         if self._symbols is not None and not self._symbols.everything:

@@ -220,6 +220,12 @@ def scope_options(command: _F) -> _F:
     """Add the options that say which code of the running kernel counts."""
     for option in (
         click.option(
+            "--own-calls",
+            is_flag=True,
+            help="Only what functions in scope allocate by their own call counts, and not what "
+            "others do on their behalf: a third of the cost where nothing is in scope.",
+        ),
+        click.option(
             "--module",
             "modules",
             metavar="NAME",

@@ -60,6 +60,7 @@ def run(
     command: tuple[str, ...],
     scope: tuple[str, ...],
     modules: tuple[str, ...],
+    own_calls: bool,
     by_process: bool,
     tree_timeout: float,
     repeat: int,
@@ -88,7 +89,7 @@ def run(
     limits = make_limits(max_outstanding, max_stacks)
     command_run = CommandRun(
         command,
-        NamedScope(scope, modules),
+        NamedScope(scope, modules, own_calls),
         by_process,
         repeat,
         tree_timeout,

@@ -91,6 +91,7 @@ _TEND_S = 10.0
 def watch(
     scope: tuple[str, ...],
     modules: tuple[str, ...],
+    own_calls: bool,
     pid: int | None,
     interval: float,
     count: int | None,
@@ -117,7 +118,7 @@ def watch(
         if not Path(output).parent.is_dir():
             raise UsageError(f"{output}: there is no directory {Path(output).parent}")
     limits = make_limits(max_outstanding, max_stacks)
-    watched = Watch(NamedScope(scope, modules), pid, kernel_headers, limits, walk_every)
+    watched = Watch(NamedScope(scope, modules, own_calls), pid, kernel_headers, limits, walk_every)
     view = View(order=sort, filter_text=filter_text)
     progress = make_progress()
     with ExitStack() as stack:

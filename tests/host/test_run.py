@@ -88,6 +88,40 @@ def test_the_tree_is_waited_for(place: Path) -> None:
     assert result.returncode == 0
 
 
+def test_own_calls_are_those_that_the_scope_makes(place: Path) -> None:
+    """create_pipe_files() has inodes and files made, alloc_pipe_info() makes its objects itself."""
+    scope = ("alloc_pipe_info", "create_pipe_files")
+    arguments = [word for glob in scope for word in ("--scope", glob)]
+    found = []
+    for own_calls in ([], ["--own-calls"]):
+        result = run(
+            *arguments, *own_calls, "--tree-timeout", "0.1", "--json", "-", "--",
+            sys.executable, DAEMON, str(PIPES), "600",
+            cwd=place,
+        )  # fmt: skip
+        report = json.loads(result.stdout)
+        notes = [note for note in report["trust"]["notes"] if "--own-calls" in note]
+        assert len(notes) == len(own_calls)
+        assert report["trust"]["lost"] == {}
+        found.append(
+            sorted(
+                (site["allocator"], site["outstanding"]["count"], site["frames"][0]["symbol"])
+                for site in report["sites"]
+                if site["allocator"] != "pages"  # their event has no call site
+            )
+        )
+    whole, own = found
+    assert own == [site for site in whole if site[2] in scope]
+    assert own == [("kmalloc", PIPES, "alloc_pipe_info")] * 2
+    assert len(whole) > len(own)
+
+
+def test_own_calls_of_everything(place: Path) -> None:
+    result = run("--own-calls", "--", "true", cwd=place)
+    assert result.returncode == 2
+    assert "--own-calls is for a scope" in result.stderr
+
+
 @pytest.mark.parametrize("by_process", [True, False])
 def test_whose_allocations_count(place: Path, by_process: bool) -> None:
     """Somebody else, who is no child of the command, makes pipes while it runs."""
