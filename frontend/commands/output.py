@@ -223,7 +223,7 @@ def scope_options(command: _F) -> _F:
             "--own-calls",
             is_flag=True,
             help="Only what functions in scope allocate by their own call counts, and not what "
-            "others do on their behalf: a third of the cost where nothing is in scope.",
+            "others do on their behalf: a third of the cost for each that is out of scope.",
         ),
         click.option(
             "--module",
