@@ -30,10 +30,11 @@ static __always_inline int is_walked(u64 call_site, struct total *total)
 /*
  * The time of an allocation, CLOCK_MONOTONIC. Reading it is an eighth of the cost of one that is not
  * walked. So where stacks are sampled it is read once in a tick on each CPU, and what follows in the
- * same tick is a nanosecond younger each: a structure is older than what it points to.
+ * same tick is a nanosecond younger each: a structure is older than what it points to, if both were
+ * made on one CPU.
  */
-#if SAMPLE_EVERY && defined(HAS_JIFFIES64)
-#define CLOCK_STEP_NS 10000000 /* at most: CONFIG_HZ=100 */
+#if SAMPLE_EVERY && defined(TICK_NS)
+#define CLOCK_STEP_NS TICK_NS
 struct tick {
 	u64 jiffies;
 	u64 time_ns;
@@ -43,16 +44,20 @@ BPF_PERCPU_ARRAY(ticks, struct tick, 1);
 
 static __always_inline u64 allocation_time(void)
 {
-	u64 jiffies = bpf_jiffies64(); /* no call: the verifier makes it a load */
+	u64 jiffies = bpf_jiffies64(), now; /* no call: the verifier makes it a load */
 	u32 zero = 0;
 	struct tick *tick = ticks.lookup(&zero);
 
-	if (!tick)
-		return bpf_ktime_get_ns();
-	if (tick->jiffies == jiffies)
+	if (tick && tick->jiffies == jiffies)
 		return ++tick->time_ns;
-	tick->jiffies = jiffies;
-	return tick->time_ns = bpf_ktime_get_ns();
+	now = bpf_ktime_get_ns();
+	if (tick) {
+		/* In this order: an interrupt between the two reads the clock itself. */
+		tick->time_ns = now;
+		asm volatile("" ::: "memory");
+		tick->jiffies = jiffies;
+	}
+	return now;
 }
 #else
 #define CLOCK_STEP_NS 0

@@ -70,15 +70,21 @@ struct cache_facts {
 /* Where a 32-bit member of struct kmem_cache lies among those that are read. */
 #define CACHE_FIELD(member) ((OFF_KMEM_CACHE_##member - CACHE_FIELDS) / sizeof(u32))
 
-/* They lie close together, and a call of the helper costs as much as a map look-up. */
+/* A call of the helper costs as much as a map look-up: one does where they lie close together. */
 static __always_inline void read_cache(u64 cache, struct cache_facts *facts)
 {
+#if CACHE_FIELDS_BYTES <= 64
 	u32 fields[CACHE_FIELDS_BYTES / sizeof(u32)] = {};
 
 	bpf_probe_read_kernel(fields, sizeof(fields), (void *)(cache + CACHE_FIELDS));
 	facts->size = fields[CACHE_FIELD(SIZE)];
 	facts->object_size = fields[CACHE_FIELD(OBJECT_SIZE)];
 	facts->flags = fields[CACHE_FIELD(FLAGS)];
+#else
+	facts->size = read_u32(cache + OFF_KMEM_CACHE_SIZE);
+	facts->object_size = read_u32(cache + OFF_KMEM_CACHE_OBJECT_SIZE);
+	facts->flags = read_u32(cache + OFF_KMEM_CACHE_FLAGS);
+#endif
 }
 
 /* The same where the verifier gives a pointer of that type: three loads. */
@@ -129,7 +135,10 @@ int on_kmem_cache_alloc_2(raw_tp *ctx)
 	return book_kmem_cache_alloc(ctx, 2, 0);
 }
 
-/* Where the verifier takes them: those of 6.1 and 6.12 refuse an argument that is a const void *. */
+/*
+ * Where the verifier takes them: it refuses an argument that is a const void * before commit
+ * 1271a40eeafa ("bpf: Allow access to const void pointer arguments in tracing programs", v6.16).
+ */
 #if HAS_TYPED_KMEM_CACHE_ALLOC
 int on_typed_kmem_cache_alloc_1(raw_tp *ctx)
 {

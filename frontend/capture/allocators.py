@@ -49,7 +49,7 @@ def add_slab(btf: Btf, plan: Plan) -> None:
         ways: tuple[Hook, ...] = (tracepoint(name, f"on_{name}_1", f"on_{name}_2"),)
         if f"ARG_{name}_s".upper() in constants:
             typed = typed_tracepoint(btf, name, f"on_typed_{name}_1", f"on_typed_{name}_2")
-            constants["HAS_TYPED_KMEM_CACHE_ALLOC"] = len(typed)
+            constants[f"HAS_TYPED_{name}".upper()] = len(typed)
             ways = (*typed, *ways)
         plan.events.append(Event(name, ways))
         # Up to v6.0 an allocation with a NUMA node has an event of its own.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from kleak.capture.bcc_library import compiler_output, import_bcc, missed_runs
@@ -75,33 +76,43 @@ class AttachedPrograms:
         with compiler_output():
             # The verifier is most of a start, so it gets all CPUs.
             with ThreadPoolExecutor(os.cpu_count()) as verifiers:
-                loaded = [
-                    [verifiers.submit(self._load_programs, event.name, hook)
-                     for hook in event.ways[:1]]
-                    for event in events
-                ]  # fmt: skip
+                loaded = [verifiers.submit(self._load_first, event) for event in events]
             # Attaching keeps the plan's order: frees before allocations, loads of modules last. It
             # begins when no verifier runs any more, on purpose: see docs/decisions.md.
             for event, first in zip(events, loaded, strict=True):
                 self._attach(event, first)
         return [f"{without} ({'; '.join(why)})" for without, why in self._missing.items()]
 
-    def _attach(self, event: Event, first: Sequence[Future[_Attached]]) -> None:
-        """Attach to an event in the first way that works; of that one, programs are loaded."""
-        reason = "this kernel has nothing to attach to"
-        for number, hook in enumerate(event.ways):
+    def _attach(self, event: Event, first: Future[tuple[int, _Attached]]) -> None:
+        """Attach to an event in the first way that works; ``first`` is the first one loaded."""
+        load: Callable[[], tuple[int, _Attached]] = first.result
+        try:
+            while True:
+                number, attached = load()
+                try:
+                    self._link_programs(event.ways[number], attached)
+                    return
+                except _RefusedError as refusal:
+                    load = partial(self._load_first, event, number + 1, refusal)
+        except _RefusedError as refusal:
+            if event.without is None:
+                raise UnsupportedError(f"cannot trace {event.name}: {refusal}") from refusal
+            self._missing.setdefault(event.without, []).append(f"{event.name}: {refusal}")
+
+    def _load_first(
+        self, event: Event, at: int = 0, refusal: _RefusedError | None = None
+    ) -> tuple[int, _Attached]:
+        """Load programs in the first way from number ``at`` on that the kernel takes; return which.
+
+        Raises _RefusedError with the last refusal, where there is no further way ``refusal``.
+        """
+        refusal = refusal or _RefusedError("this kernel has nothing to attach to")
+        for number, hook in enumerate(event.ways[at:], at):
             try:
-                attached = (
-                    first[0].result() if number == 0 else self._load_programs(event.name, hook)
-                )
-                self._link_programs(hook, attached)
+                return number, self._load_programs(event.name, hook)
             except _RefusedError as error:
-                reason = str(error)
-                continue
-            return
-        if event.without is None:
-            raise UnsupportedError(f"cannot trace {event.name}: {reason}")
-        self._missing.setdefault(event.without, []).append(f"{event.name}: {reason}")
+                refusal = error
+        raise refusal
 
     def _load_programs(self, event: str, hook: Hook) -> _Attached:
         attached = _Attached(event, hook.attachment)

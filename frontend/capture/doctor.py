@@ -184,7 +184,7 @@ def _program_types(plan: Plan, worked: frozenset[str]) -> Iterator[Finding]:
                 State.YES,
                 f"{len(accepted)} of {len(wanted)} wanted were attached",
             )
-        else:
+        elif attachment is not Attachment.TYPED_TRACEPOINT:  # a plain one stands behind each
             required = attachment is Attachment.RAW_TRACEPOINT
             yield Finding(
                 "programs",

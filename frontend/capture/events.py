@@ -7,12 +7,14 @@ constants, so nothing here or there depends on a kernel version: an event is the
 from __future__ import annotations
 
 import platform
+import time
 from pathlib import Path
 
 from kleak.capture.allocators import ALLOCATORS
 from kleak.capture.bpf_maps import possible_cpus
 from kleak.capture.hooks import Event, Plan, arguments, offset, tracepoint
 from kleak.capture.page_events import add_pages
+from kleak.capture.sampling import CLOCK_MONOTONIC_COARSE
 from kleak.errors import UnsupportedError
 from kleak.parsers.btf import Btf
 from kleak.parsers.errors import ParseError
@@ -65,7 +67,7 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
         plan.constants["OFF_TASK_STRUCT_PID"] = offset(btf, "task_struct", "pid")
     plan.constants.update(_stack_size(btf))
     if btf.enumerator("BPF_FUNC_jiffies64") is not None:  # since v5.6
-        plan.constants["HAS_JIFFIES64"] = 1
+        plan.constants["TICK_NS"] = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
     return plan
 
 

@@ -75,8 +75,8 @@ def tracepoint(name: str, *programs: str) -> Hook:
 def typed_tracepoint(btf: Btf, name: str, *programs: str) -> tuple[Hook, ...]:
     """Return the hook of programs that may read what a raw tracepoint's arguments point to.
 
-    None where the kernel has no type for the event (commit f1b9509c2fb0 ("bpf: Replace
-    prog_raw_tp+btf_id with prog_tracing"), v5.5).
+    Nothing where the kernel has no type for the event. Such programs came with commit f1b9509c2fb0
+    ("bpf: Replace prog_raw_tp+btf_id with prog_tracing"), v5.5.
     """
     number = btf.typedef_id(f"btf_trace_{name}")
     if number is None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from kleak.capture.reachability import Joined, Resolve, reachability
 from kleak.capture.records import LedgerEntry, StackTotal
-from kleak.capture.sampling import is_call_site
+from kleak.capture.sampling import CLOCK_MONOTONIC_COARSE, is_call_site
 from kleak.model import Allocation, CycleTally, Frame, StackSample, Tally, TracedSite
 from kleak.stacks import Frames, strip_tracer, vmap_kind
 
@@ -20,8 +20,6 @@ from kleak.stacks import Frames, strip_tracer, vmap_kind
 # mm/vmalloc.c adds it; VM_NO_GUARD, which no module uses, would not).
 _GUARDED = frozenset({"vmalloc", "vmap", "ioremap"})
 
-
-_CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h
 
 SITES_KEPT_WHOLE = 50
 """So many times what is kept of one site is kept of all: where there are more, less of each."""
@@ -159,7 +157,7 @@ def build_sites(
     """
     # While allocations count, there may be younger ones, of stacks that are not read here. By the
     # clock that lags, as theirs may: allocation_time() of bpf/sampling.h.
-    read_at_ns = time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE)
+    read_at_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
     totals = ledger.totals()
     sites = _Sites(ledger.stacks(), ledger.call_sites(), resolve)
     outstanding: Counter[int] = Counter()
