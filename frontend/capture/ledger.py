@@ -81,4 +81,10 @@ def _entry(key: int, leaf: Any, cycle_of: CycleOf) -> LedgerEntry:
         FAMILIES[leaf.family],
         leaf.tgid,
         leaf.comm.decode(errors="replace"),
+        _lowest_zero(leaf.pieces) if leaf.pieces else 0,
     )
+
+
+def _lowest_zero(bits: int) -> int:
+    """The number of the lowest bit that is not set."""
+    return (~bits & (bits + 1)).bit_length() - 1

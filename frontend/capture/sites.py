@@ -181,12 +181,14 @@ def build_sites(
             if found is not None and entry.time_ns < read_at_ns:
                 kmemleak.count(entry, found.said)
 
+    page_bytes = os.sysconf("SC_PAGESIZE")
+
     def allocation(entry: LedgerEntry) -> Allocation:
         page = entry.family == "pages"
         return _allocation(
             entry,
             entry.comm or name_of(entry.tgid),
-            holder(entry.address, entry.tgid) if page else None,
+            holder(entry.address + entry.held_page * page_bytes, entry.tgid) if page else None,
         )
 
     built: list[TracedSite] = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
+from kleak.capture.ledger import _entry
 from kleak.capture.records import LedgerEntry, StackTotal
 from kleak.capture.sites import build_sites, fair_share
 from kleak.model import CycleTally, Frame, Tally
@@ -99,3 +102,26 @@ def test_counts_are_whole_where_few_are_kept() -> None:
 )
 def test_shares(counts: list[int], most: int, in_all: int, share: int) -> None:
     assert fair_share(counts, most, in_all) == share
+
+
+@pytest.mark.parametrize(("pieces", "page"), [(0, 0), (0b1, 1), (0b1011, 2), (0b0110, 0)])
+def test_of_a_block_that_shrank_the_page_still_held_is_asked_about(pieces: int, page: int) -> None:
+    """Not its first, which may be anybody's by now."""
+    leaf = SimpleNamespace(
+        stack=1, size=4096, requested=4096, time_ns=7, cycle=1, family=3, tgid=331, comm=b"insmod",
+        pieces=pieces,
+    )  # fmt: skip
+    head = 0xFFFF888000004000
+    entry = _entry(~head & (1 << 64) - 1, leaf, lambda cycle: cycle)
+    assert (entry.family, entry.address, entry.held_page) == ("pages", head, page)
+    ledger = Ledger(frames={1: (0x1004,)}, entries=[entry])
+    ledger.rows.append(StackTotal(1, 1, "pages", 1, 4096, 4096, 0, 0, 0))
+    asked = []
+
+    def holder(address: int, tgid: int) -> str:
+        asked.append((address, tgid))
+        return "somebody"
+
+    (site,) = build_sites(ledger, resolve, cycles=1, keep=5, holder=holder)
+    assert asked == [(head + page * os.sysconf("SC_PAGESIZE"), 331)]
+    assert [(kept.address, kept.holder) for kept in site.kept] == [(head, "somebody")]
