@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from heapq import heappush, heapreplace
 from typing import Any
@@ -20,6 +21,7 @@ FAMILIES = (
     "reclaimable_cache",
     "dma_pool",
 )
+_PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 _KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 
 CycleOf = Callable[[int], int]
@@ -81,10 +83,12 @@ def _entry(key: int, leaf: Any, cycle_of: CycleOf) -> LedgerEntry:
         FAMILIES[leaf.family],
         leaf.tgid,
         leaf.comm.decode(errors="replace"),
-        _lowest_zero(leaf.pieces) if leaf.pieces else 0,
+        _held_page(leaf) if FAMILIES[leaf.family] == "pages" else 0,
     )
 
 
-def _lowest_zero(bits: int) -> int:
-    """The number of the lowest bit that is not set."""
-    return (~bits & (bits + 1)).bit_length() - 1
+def _held_page(leaf: Any) -> int | None:
+    """The first page of a block that is still held. bpf/pages.c has bits for blocks of up to 64."""
+    if leaf.pieces:
+        return int(~leaf.pieces & (leaf.pieces + 1)).bit_length() - 1
+    return 0 if leaf.size == _PAGE_BYTES << leaf.order else None

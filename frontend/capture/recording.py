@@ -162,7 +162,7 @@ def _own_calls(tracer: Tracer) -> list[str]:
         return []
     return [
         "only what functions in scope allocate by their own call was counted (--own-calls); memory "
-        "whose event has no call site (pages, vmalloc, DMA) counts by the whole stack"
+        "whose event has no call site (pages, vmalloc, DMA, bulk) counts by the whole stack"
     ]
 
 

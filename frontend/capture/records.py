@@ -76,7 +76,8 @@ class StackTotal:
 class LedgerEntry(NamedTuple):
     """One outstanding allocation. No dataclass: there may be a million.
 
-    ``held_page``: in a block of pages some of which were freed singly, the first that was not.
+    ``held_page``: in a block of pages some of which were freed singly, the first that was not; None
+    where nobody noted which.
     """
 
     address: int
@@ -88,7 +89,7 @@ class LedgerEntry(NamedTuple):
     family: str
     tgid: int
     comm: str
-    held_page: int = 0
+    held_page: int | None = 0
 
 
 # Their second copy does nothing where it finds a mark of the first, which may be an old one: so

@@ -184,12 +184,10 @@ def build_sites(
     page_bytes = os.sysconf("SC_PAGESIZE")
 
     def allocation(entry: LedgerEntry) -> Allocation:
-        page = entry.family == "pages"
-        return _allocation(
-            entry,
-            entry.comm or name_of(entry.tgid),
-            holder(entry.address + entry.held_page * page_bytes, entry.tgid) if page else None,
-        )
+        held_by = None
+        if entry.family == "pages" and entry.held_page is not None:
+            held_by = holder(entry.address + entry.held_page * page_bytes, entry.tgid)
+        return _allocation(entry, entry.comm or name_of(entry.tgid), held_by)
 
     built: list[TracedSite] = []
     shown: set[tuple[str, Frames]] = set()

@@ -184,6 +184,21 @@ def test_program_types_say_how_many_were_taken() -> None:
     }
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_nothing_is_lost_where_typed_programs_are_refused(taken: bool) -> None:
+    """A plain one stands behind each: the kernel is none the worse for it."""
+    ways = [
+        Hook(way, "kmem_cache_alloc", ("a",))
+        for way in (Attachment.TYPED_TRACEPOINT, Attachment.RAW_TRACEPOINT)
+    ]
+    names = [f"kmem_cache_alloc by {way.attachment.value} of kmem_cache_alloc" for way in ways]
+    plan = Plan([Event("kmem_cache_alloc", tuple(ways))])
+    worked = frozenset(names if taken else names[1:])
+    found = {one.name: one.state for one in engine._program_types(plan, worked)}
+    typed = {"typed raw tracepoint programs": State.YES} if taken else {}
+    assert found == {"raw tracepoint programs": State.YES, **typed}
+
+
 def test_memory_of_maps_is_by_the_options_that_bound_it() -> None:
     limits = Limits()
     found = engine._examine_maps(

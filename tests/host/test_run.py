@@ -92,7 +92,7 @@ def test_own_calls_are_those_that_the_scope_makes(place: Path) -> None:
     """create_pipe_files() has inodes and files made, alloc_pipe_info() makes its objects itself."""
     scope = ("alloc_pipe_info", "create_pipe_files")
     arguments = [word for glob in scope for word in ("--scope", glob)]
-    found = []
+    found, walks = [], []
     for own_calls in ([], ["--own-calls"]):
         result = run(
             *arguments, *own_calls, "--tree-timeout", "0.1", "--json", "-", "--",
@@ -103,6 +103,7 @@ def test_own_calls_are_those_that_the_scope_makes(place: Path) -> None:
         notes = [note for note in report["trust"]["notes"] if "--own-calls" in note]
         assert len(notes) == len(own_calls)
         assert report["trust"]["lost"] == {}
+        walks.append(report["trust"]["observed"]["stack_walks"])
         found.append(
             sorted(
                 (site["allocator"], site["outstanding"]["count"], site["frames"][0]["symbol"])
@@ -114,6 +115,7 @@ def test_own_calls_are_those_that_the_scope_makes(place: Path) -> None:
     assert own == [site for site in whole if site[2] in scope]
     assert own == [("kmalloc", PIPES, "alloc_pipe_info")] * 2
     assert len(whole) > len(own)
+    assert walks[0] - walks[1] > 2 * PIPES  # the others' calls are ruled out without one
 
 
 def test_own_calls_of_everything(place: Path) -> None:

@@ -104,18 +104,25 @@ def test_shares(counts: list[int], most: int, in_all: int, share: int) -> None:
     assert fair_share(counts, most, in_all) == share
 
 
-@pytest.mark.parametrize(("pieces", "page"), [(0, 0), (0b1, 1), (0b1011, 2), (0b0110, 0)])
-def test_of_a_block_that_shrank_the_page_still_held_is_asked_about(pieces: int, page: int) -> None:
-    """Not its first, which may be anybody's by now."""
+@pytest.mark.parametrize(
+    ("order", "pages", "pieces", "page"),
+    [(0, 1, 0, 0), (2, 4, 0, 0), (2, 3, 0b1, 1), (2, 1, 0b1011, 2), (2, 2, 0b0110, 0),
+     (7, 128, 0, 0), (7, 127, 0, None)],
+)  # fmt: skip
+def test_of_a_block_that_shrank_the_page_still_held_is_asked_about(
+    order: int, pages: int, pieces: int, page: int | None
+) -> None:
+    """Not its first, which may be anybody's by now; none where nobody noted which were freed."""
+    size = pages * os.sysconf("SC_PAGESIZE")
     leaf = SimpleNamespace(
-        stack=1, size=4096, requested=4096, time_ns=7, cycle=1, family=3, tgid=331, comm=b"insmod",
-        pieces=pieces,
+        stack=1, size=size, requested=size, time_ns=7, cycle=1, family=3, tgid=331, comm=b"insmod",
+        pieces=pieces, order=order,
     )  # fmt: skip
     head = 0xFFFF888000004000
     entry = _entry(~head & (1 << 64) - 1, leaf, lambda cycle: cycle)
     assert (entry.family, entry.address, entry.held_page) == ("pages", head, page)
     ledger = Ledger(frames={1: (0x1004,)}, entries=[entry])
-    ledger.rows.append(StackTotal(1, 1, "pages", 1, 4096, 4096, 0, 0, 0))
+    ledger.rows.append(StackTotal(1, 1, "pages", 1, size, size, 0, 0, 0))
     asked = []
 
     def holder(address: int, tgid: int) -> str:
@@ -123,5 +130,9 @@ def test_of_a_block_that_shrank_the_page_still_held_is_asked_about(pieces: int, 
         return "somebody"
 
     (site,) = build_sites(ledger, resolve, cycles=1, keep=5, holder=holder)
-    assert asked == [(head + page * os.sysconf("SC_PAGESIZE"), 331)]
-    assert [(kept.address, kept.holder) for kept in site.kept] == [(head, "somebody")]
+    if page is None:
+        assert asked == []
+        assert [kept.holder for kept in site.kept] == [None]
+    else:
+        assert asked == [(head + page * os.sysconf("SC_PAGESIZE"), 331)]
+        assert [(kept.address, kept.holder) for kept in site.kept] == [(head, "somebody")]
