@@ -49,7 +49,12 @@ EVENTS = (
     "kmem_cache_free",
     "mm_page_alloc",
     "mm_page_free",
+    "alloc_vmap_area",
+    "free_vmap_area_noflush",
+    "percpu_alloc_percpu",
+    "percpu_free_percpu",
 )
+NAME_BYTES = 15  # the kernel keeps of a program's name
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
 TRACEFS = Path("/sys/kernel/tracing")
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -60,6 +65,10 @@ SCOPES = {
     "kleak, scope on every stack of pipes": (
         NamedScope(("alloc_pipe_info", "create_pipe_files")),
         1,
+    ),
+    "kleak, own calls on pipes, stacks sampled": (
+        NamedScope(("alloc_pipe_info", "alloc_empty_file", "alloc_inode", "__d_alloc"), own_calls=True),
+        WALK_EVERY,
     ),
     "kleak, whole kernel, stacks sampled": (NamedScope(), WALK_EVERY),
     "kleak, whole kernel, all stacks walked": (NamedScope(), 1),
@@ -88,10 +97,10 @@ def kleak(scope: NamedScope, walk_every: int) -> Iterator[None]:
 
 @contextmanager
 def empty() -> Iterator[None]:
-    """One program that does nothing on each event of slab objects and pages."""
+    """One program that does nothing on each event."""
     with ExitStack() as opened:
         for event in EVENTS:
-            program = load_program("empty", ProgramType.RAW_TRACEPOINT, RETURN_0)
+            program = load_program(event[:NAME_BYTES], ProgramType.RAW_TRACEPOINT, RETURN_0)
             opened.callback(os.close, program)
             opened.callback(os.close, open_raw_tracepoint(program, event))
         yield
@@ -196,6 +205,10 @@ class Bench:
                         self.run_ns[tool, key[1]].append(ns / runs)
                         self.missed[tool, key[1]].append(1e6 * missed / runs)
 
+    def empty_ns(self, event: str) -> float:
+        """What a program that does nothing costs on the same event of the same load."""
+        return statistics.median(self.run_ns["empty programs", event[:NAME_BYTES]])
+
     def print_loads(self) -> None:
         """A table of CPU time by load and tool."""
         rows = []
@@ -210,12 +223,11 @@ class Bench:
 
     def print_programs(self) -> None:
         """A table of the time of each program."""
-        floor = statistics.median(self.run_ns["empty programs", "empty"])
         rows = [
             (
                 *key,
                 *spread(ns),
-                f"{statistics.median(ns) / floor:.1f}",
+                f"{statistics.median(ns) / self.empty_ns(event_of(key[1])):.1f}",
                 f"{statistics.median(self.missed[key]):.0f}",
             )
             for key, ns in self.run_ns.items()
@@ -246,6 +258,12 @@ def main() -> None:
     print(f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {rounds} rounds\n")
     bench.print_loads()
     bench.print_programs()
+
+
+def event_of(program: str) -> str:
+    """The event of a program, by its name: on_typed_kmem_cache_alloc_1 is typed_kmem_ca_1 there."""
+    name = program.rsplit("__", 1)[-1].removeprefix("typed_").removesuffix("_1").removesuffix("_2")
+    return next(event for event in EVENTS if event.startswith(name))
 
 
 def spread(numbers: list[float]) -> tuple[str, str, str]:

@@ -19,7 +19,8 @@
 #endif
 /*
  * Of the allocations of one call site, one in so many has its stack walked, and the first ones in
- * each cycle; the others are booked under the call site. 0: all are walked.
+ * each cycle; the others are booked under the call site. Only where the scope is everything, or
+ * OWN_CALLS. 0: all are walked.
  */
 #ifndef SAMPLE_EVERY
 #define SAMPLE_EVERY 0

@@ -225,9 +225,9 @@ static __always_inline int concerns(void *ctx, u32 program, u64 address, u64 cal
 {
 	struct scope *scope = current_scope();
 
-#if SAMPLE_EVERY
+#if SAMPLE_EVERY && !OWN_CALLS
 	if (scope && scope->counting)
-		return 1; /* book_allocation() looks for the address */
+		return 1; /* everything does; book_allocation() looks for the address */
 #endif
 	if (find_outstanding(address))
 		return 1;
@@ -324,7 +324,7 @@ static __always_inline int book_by_call_site(u32 family, u64 address, u64 call_s
 	};
 	struct total *total;
 
-	if (!call_site || !scope || !scope->counting)
+	if (!call_site || !scope || !scope->counting || is_others_call(scope, call_site))
 		return 0;
 	allocation.tgid = bpf_get_current_pid_tgid() >> 32;
 	if (scope->ignore_tracer && allocation.tgid == scope->tracer_tgid)

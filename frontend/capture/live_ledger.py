@@ -51,7 +51,7 @@ _Place = tuple[int, int]  # a stack's key and the number of a family
 class Watch:
     """What counts. ``pid``: only what that process and those that it starts allocate.
 
-    ``walk_every``: in a scope of everything, one stack in so many is walked.
+    ``walk_every``: in a scope of everything or of own calls, one stack in so many is walked.
     """
 
     scope: NamedScope

@@ -31,7 +31,7 @@ class CommandRun:
     ``by_process``: only what the command's process tree allocates. ``tree_patience_s``: how long
     to wait for the rest of the tree, once the command itself ended. ``keep`` outstanding
     allocations of a site are kept. ``kmemleak``: ask it, where the kernel has it. ``walk_every``:
-    in a scope of everything, one stack in so many is walked.
+    in a scope of everything or of own calls, one stack in so many is walked.
     """
 
     command: tuple[str, ...]

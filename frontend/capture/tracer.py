@@ -102,7 +102,8 @@ class Tracer:
         ``loaded`` is the code of modules that are loaded already, and stay so. ``by_process``:
         only allocations made by the process tree that is followed count. ``own_calls``: only those
         that functions in scope make themselves, where the event has a call site. ``walk_every``: in
-        a scope of everything, the stack is walked for one allocation in so many of each call site.
+        a scope of everything, or of own calls, the stack is walked for one allocation in so many of
+        each call site.
         """
         self._plan = plan
         self._headers = headers
@@ -113,7 +114,8 @@ class Tracer:
         self.own_calls = own_calls
         self._limits = limits or Limits()
         everything = symbols is not None and symbols.everything
-        self.walk_every = walk_every if everything and not by_process else 1
+        by_call_site = (everything or own_calls) and not by_process
+        self.walk_every = walk_every if by_call_site else 1
         self._bcc: Any = None
         self._maps: dict[str, Map] = {}
         self._bells: list[Bell] = []

@@ -252,8 +252,8 @@ stacks_option = click.option(
     type=click.IntRange(1),
     default=WALK_EVERY,
     show_default=True,
-    help="Where all of the kernel counts: walk the stack of one in N allocations of each call "
-    "site, and count the others by call site; 1 walks all, at a cost.",
+    help="Where all of the kernel counts, or own calls: walk the stack of one in N allocations of "
+    "each call site, and count the others by call site; 1 walks all, at a cost.",
 )
 keep_option = click.option(
     "--keep",

@@ -1,4 +1,4 @@
-"""The whole kernel with sampled stacks: exact by call site, as the full walk has it.
+"""Sampled stacks, of the whole kernel or of own calls: exact by call site, as the full walk has it.
 
 do_signalfd4() allocates one context for each signalfd that is made.
 """
@@ -112,6 +112,17 @@ def test_what_was_sampled_is_said(sampled: dict[str, Any], walked: dict[str, Any
     said = [[n for n in r["trust"]["notes"] if "sampled" in n] for r in (sampled, walked)]
     assert [len(notes) for notes in said] == [1, 0]
     assert "one in 256" in said[0][0]
+
+
+def test_own_calls_are_sampled_too(tmp_path: Path, walked: dict[str, Any]) -> None:
+    report = run(tmp_path, "--scope", "do_signalfd4", "--own-calls")
+    (site,), (known,) = contexts(report), contexts(walked)
+    for what in ("outstanding", "requested_bytes", "per_cycle", "frames"):
+        assert site[what] == known[what]
+    assert FIRST_WALKS <= site["stacks"]["walked"] < KEPT // 10
+    assert report["trust"]["observed"]["stack_walks"] < PROCESSES * MADE // 10
+    assert report["trust"]["lost"] == {}
+    assert len([note for note in report["trust"]["notes"] if "sampled" in note]) == 1
 
 
 def test_other_scopes_walk_every_stack(tmp_path: Path) -> None:
