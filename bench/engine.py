@@ -58,6 +58,8 @@ NAME_BYTES = 15  # the kernel keeps of a program's name
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")  # r0 = 0; exit
 TRACEFS = Path("/sys/kernel/tracing")
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+# Functions that allocate, themselves, what a pipe is made of.
+PIPE_ALLOCATORS = ("alloc_pipe_info", "alloc_empty_file", "alloc_inode", "__d_alloc")
 # What counts, and one in how many stacks is walked.
 SCOPES = {
     "kleak, scope never entered": (NamedScope(("do_signalfd4",)), 1),
@@ -67,7 +69,7 @@ SCOPES = {
         1,
     ),
     "kleak, own calls on pipes, stacks sampled": (
-        NamedScope(("alloc_pipe_info", "alloc_empty_file", "alloc_inode", "__d_alloc"), own_calls=True),
+        NamedScope(PIPE_ALLOCATORS, own_calls=True),
         WALK_EVERY,
     ),
     "kleak, whole kernel, stacks sampled": (NamedScope(), WALK_EVERY),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from kleak.capture.bpf_maps import MapDefinition
@@ -31,6 +33,19 @@ def import_bcc() -> Any:
             "the distribution's python3-bpfcc"
         )
     return bcc
+
+
+def describe_bcc() -> str:
+    """Return what tells one installed bcc from another, without the time that importing it takes.
+
+    Raises UnsupportedError, as import_bcc() does, where there is none.
+    """
+    found = importlib.util.find_spec("bcc")
+    if found is None or found.origin is None:
+        return str(import_bcc().__file__)
+    version = Path(found.origin).with_name("version.py")
+    status = (version if version.exists() else Path(found.origin)).stat()
+    return f"{found.origin} {status.st_size} {status.st_mtime_ns}"
 
 
 def compile_image(bcc: Any, text: str, flags: Sequence[str]) -> ProgramImage:

@@ -13,8 +13,10 @@ from pathlib import Path
 from kleak.capture.allocators import ALLOCATORS
 from kleak.capture.bpf_maps import possible_cpus
 from kleak.capture.hooks import Event, Plan, arguments, offset, tracepoint
+from kleak.capture.kernel_state import read_kernel
 from kleak.capture.page_events import add_pages
 from kleak.capture.sampling import CLOCK_MONOTONIC_COARSE
+from kleak.capture.type_answers import RememberedBtf
 from kleak.errors import UnsupportedError
 from kleak.parsers.btf import Btf
 from kleak.parsers.errors import ParseError
@@ -39,6 +41,18 @@ def read_btf() -> Btf:
         ) from error
     except ParseError as error:
         raise UnsupportedError(f"{VMLINUX_BTF}: {error}") from error
+
+
+def plan_here(table: KernelTable, *, modules: bool, processes: bool = False) -> Plan:
+    """Decide what to hook on the running kernel; see make_plan().
+
+    What an earlier run was told of its types is not asked again.
+    """
+    size = VMLINUX_BTF.stat().st_size if VMLINUX_BTF.exists() else 0
+    btf = RememberedBtf(read_kernel(), size, read_btf)
+    plan = make_plan(btf, table, modules=modules, processes=processes)
+    btf.remember()
+    return plan
 
 
 def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = False) -> Plan:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kleak.capture.bcc_library import release_compiler
 from kleak.capture.circumstances import Observer
-from kleak.capture.events import make_plan, read_btf
+from kleak.capture.events import plan_here
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
 from kleak.capture.kmemleak import NOT_ASKED
@@ -73,7 +73,7 @@ def open_ledger(watch: Watch, progress: Progress) -> Iterator[LiveLedger]:
     scope = watch.scope.find(table)
     by_process = watch.pid is not None
     tracer = Tracer(
-        make_plan(read_btf(), table, modules=False, processes=by_process),
+        plan_here(table, modules=False, processes=by_process),
         find_headers(watch.headers),
         symbols=scope.symbols,
         loaded=scope.loaded,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kleak.capture.circumstances import Recorder
-from kleak.capture.events import make_plan, read_btf
+from kleak.capture.events import plan_here
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
 from kleak.capture.kmemleak import Kmemleak
@@ -96,7 +96,7 @@ def module_tracer(
 ) -> Tracer:
     """Return a tracer for ``targets``, not attached yet."""
     progress.say("reading the kernel's types and symbols")
-    plan = make_plan(read_btf(), read_kernel_table(), modules=True)
+    plan = plan_here(read_kernel_table(), modules=True)
     progress.say("compiling and attaching")
     return Tracer(
         plan,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import zlib
@@ -15,7 +14,6 @@ from kleak.capture.bpf_maps import MapDefinition
 _INSTRUCTION = struct.Struct("<BBhi")  # struct bpf_insn: opcode, registers, offset, immediate
 _LOAD_IMMEDIATE = 0x18  # BPF_LD | BPF_IMM | BPF_DW
 _PSEUDO_MAP_FD = 1  # as source register: the immediate is a map's file descriptor
-_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +33,12 @@ class ProgramImage:
                 },
             }
         )
-        packed = zlib.compress(text.encode(), 1)
-        return hashlib.sha256(packed).digest() + packed
+        return zlib.compress(text.encode(), 1)
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> ProgramImage:
-        """Raises ValueError for anything but what to_bytes() returned, whole."""
-        digest, packed = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
-        if hashlib.sha256(packed).digest() != digest:
-            raise ValueError("a damaged image")
-        image = json.loads(zlib.decompress(packed))
+        """Return what to_bytes() was called of."""
+        image = json.loads(zlib.decompress(stored))
         return cls(
             tuple(MapDefinition(**definition) for definition in image["maps"]),
             {name: b64decode(code) for name, code in image["programs"].items()},

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from kleak.capture.circumstances import Observer, Recorder
-from kleak.capture.events import make_plan, read_btf
+from kleak.capture.events import plan_here
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
 from kleak.capture.kmemleak import Kmemleak
@@ -58,7 +58,7 @@ def trace_command(
     progress.say("reading the kernel's types and symbols")
     table = read_kernel_table()
     scope = run.scope.find(table)
-    plan = make_plan(read_btf(), table, modules=False, processes=True)
+    plan = plan_here(table, modules=False, processes=True)
     tracer = Tracer(
         plan,
         find_headers(run.headers),
@@ -70,7 +70,9 @@ def trace_command(
         walk_every=run.walk_every,
     )
     progress.say("compiling and attaching")
-    with tracer, Observer(run.scope.names, run.repeat) as observer:
+    observer = Observer(run.scope.names, run.repeat)
+    observer.begin()
+    with tracer, observer:
         return _Capture(run, tracer, table, progress, recorder, observer).run_all()
 
 

@@ -12,6 +12,7 @@ from kleak.capture.attached import AttachedPrograms
 from kleak.capture.bcc_library import (
     compile_image,
     compiler_output,
+    describe_bcc,
     first_error,
     import_bcc,
     stack_depth,
@@ -116,7 +117,6 @@ class Tracer:
         everything = symbols is not None and symbols.everything
         by_call_site = (everything or own_calls) and not by_process
         self.walk_every = walk_every if by_call_site else 1
-        self._bcc: Any = None
         self._maps: dict[str, Map] = {}
         self._bells: list[Bell] = []
         self.compiled_before = False
@@ -152,7 +152,6 @@ class Tracer:
 
     def _start(self) -> None:
         require_root()
-        self._bcc = import_bcc()
         image = self._image()
         numbers = {}
         for place, definition in enumerate(image.maps):
@@ -174,9 +173,10 @@ class Tracer:
         flags = [f"-D{name}={value:#x}" for name, value in self._constants().items()]
 
         def compile_now() -> ProgramImage:
+            bcc = import_bcc()
             with compiler_output() as said, bcc_environment(self._headers):
                 try:
-                    return compile_image(self._bcc, source, flags)
+                    return compile_image(bcc, source, flags)
                 except Exception as error:  # bcc raises bare Exception for all that goes wrong
                     raise UnsupportedError(
                         f"bcc cannot compile kleak's programs with {self._headers.description}: "
@@ -184,7 +184,7 @@ class Tracer:
                     ) from error
 
         # All that the outcome depends on.
-        means = (read_kernel(), self._headers, self._bcc.__version__, self._bcc.__file__, flags)
+        means = (read_kernel(), self._headers, describe_bcc(), flags)
         key = hashlib.sha256(f"{means} {source}".encode()).hexdigest()
         image, self.compiled_before = cached_image(key, compile_now)
         return image

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kleak.capture import program_cache
+from kleak.capture import kept_files
 from kleak.capture.bpf_maps import MapDefinition
-from kleak.capture.program_cache import cache_directory, cached_image
+from kleak.capture.program_cache import cached_image
 from kleak.capture.program_image import ProgramImage, replace_maps
 
 LOAD_MAP = struct.pack("<BBhi", 0x18, 0x12, 0, 7)  # r2 = the map of number 7
@@ -39,7 +39,7 @@ def does_not() -> ProgramImage:
 
 
 def test_is_compiled_once(directory: Path) -> None:
-    assert cache_directory() == directory
+    assert kept_files.directory() == directory
     assert cached_image("a", compiles()) == (IMAGE, False)
     assert cached_image("a", does_not) == (IMAGE, True)
     assert cached_image("b", compiles()) == (IMAGE, False)
@@ -108,7 +108,7 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_the_oldest_goes(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program_cache, "KEPT", 2)
+    monkeypatch.setattr(kept_files, "KEPT", 2)
     for age, key in enumerate("abc"):
         cached_image(key, compiles())
         os.utime(directory / f"{key}.programs", (age, age))
