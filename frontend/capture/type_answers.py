@@ -44,7 +44,8 @@ class RememberedBtf(Btf):
 
     def struct_size(self, name: str) -> int | None:
         """See Btf."""
-        return self._ask("struct_size", name)
+        number: int | None = self._ask("struct_size", name)
+        return number
 
     def member(self, name: str, path: str) -> Member | None:
         """See Btf."""
@@ -53,19 +54,22 @@ class RememberedBtf(Btf):
 
     def enumerator(self, name: str) -> int | None:
         """See Btf."""
-        return self._ask("enumerator", name)
+        number: int | None = self._ask("enumerator", name)
+        return number
 
     def has_function(self, name: str) -> bool:
         """See Btf."""
-        return self._ask("has_function", name)
+        return bool(self._ask("has_function", name))
 
     def function_id(self, name: str) -> int | None:
         """See Btf."""
-        return self._ask("function_id", name)
+        number: int | None = self._ask("function_id", name)
+        return number
 
     def typedef_id(self, name: str) -> int | None:
         """See Btf."""
-        return self._ask("typedef_id", name)
+        number: int | None = self._ask("typedef_id", name)
+        return number
 
     def function_parameters(self, name: str) -> tuple[str, ...] | None:
         """See Btf."""
