@@ -21,6 +21,14 @@ from kleak.stacks import Frames, is_interrupt, strip_tracer
 from kleak.symbols.symboliser import Symboliser
 from tests.build_modules import TOP
 
+EVENTFDS = """
+import os, sys
+print(flush=True)
+sys.stdin.read()
+for _ in range(int(sys.argv[1])):
+    os.close(os.eventfd(0))
+os._exit(0)
+"""
 LOADS = TOP / "tests" / "host"
 
 
@@ -66,8 +74,9 @@ def found(tracer: Tracer) -> Counter[tuple[str, Frames]]:
         (("do_signalfd4",), signalfds),
         (("*_sys_mq_open", "*_sys_mq_timedsend"), queues),
         (("kthread",), work_for_kernel_threads),
+        (("vfs_*", "ksys_*"), work_for_kernel_threads),
     ],
-    ids=["function", "system calls", "kernel threads"],
+    ids=["function", "system calls", "kernel threads", "scattered functions"],
 )
 def test_finds_what_the_full_walk_finds(
     scope: tuple[str, ...], load: Callable[[Path], None], tmp_path: Path
@@ -95,6 +104,27 @@ def test_finds_what_the_full_walk_finds(
     assert shortest <= filtered, "missed: " + str(shortest - filtered)
     assert filtered <= longest, "not in scope: " + str(filtered - longest)
     assert walks[1] < walks[2]
+
+
+def test_code_between_the_functions_of_a_scope_costs_no_walk() -> None:
+    """The stacks of eventfds are of files that lie among those with functions of vfs_*."""
+    made, table = 2003, read_kernel_table()
+    symbols = NamedScope(("vfs_*",)).find(table).symbols
+    assert symbols is not None
+    (eventfd,) = table.ranges_of_function("do_eventfd")
+    assert symbols.envelope.start < eventfd.start < symbols.envelope.end
+    plan = make_plan(read_btf(), table, modules=False)
+    with Tracer(plan, find_headers(), symbols=symbols) as tracer:
+        load = [sys.executable, "-c", EVENTFDS, str(made)]
+        with subprocess.Popen(load, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdout.readline()  # Python itself was read from files, by functions in scope
+            tracer.count_allocations(True, cycle=1)
+            process.stdin.close()
+            process.wait()
+            tracer.count_allocations(False)
+        assert tracer.counters().counted["walks"] < made // 10
 
 
 def test_words_of_stacks_are_forgotten(tmp_path: Path) -> None:
