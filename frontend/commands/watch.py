@@ -173,6 +173,8 @@ class _Watching:
         process = "" if watched.pid is None else f", process {watched.pid}"
         names = ", ".join(watched.scope.names)
         scope = "whole kernel" if names == "*" else names
+        if watched.scope.own_calls:
+            scope = f"own calls of {scope}"
         self._title = f"{scope}{process}, Linux {os.uname().release}"
         self._view = view
         self._interval_s = interval_s

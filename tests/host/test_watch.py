@@ -206,12 +206,21 @@ def test_pipe_metrics_and_session(keep: Keep, tmp_path: Path) -> None:
     assert "do_signalfd4+" in report.stdout
 
 
-def test_count_of_refreshes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scope", "shown"),
+    [
+        ([], "whole kernel"),
+        (SCOPE, "do_signalfd4"),
+        ([*SCOPE, "--own-calls"], "own calls of do_signalfd4"),
+    ],
+    ids=["everything", "function", "own calls"],
+)
+def test_count_of_refreshes_and_title(tmp_path: Path, scope: list[str], shown: str) -> None:
     result = subprocess.run(
-        [*KLEAK, "watch", "--interval", "0.2", "--count", "3", "--rows", "2"],
+        [*KLEAK, "watch", *scope, "--interval", "0.2", "--count", "3", "--rows", "2"],
         cwd=tmp_path, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    assert len(re.findall(r"^kleak watch: whole kernel", result.stdout, re.MULTILINE)) == 3
+    assert len(re.findall(rf"^kleak watch: {shown}, Linux", result.stdout, re.MULTILINE)) == 3
     assert result.stderr == ""
 
 
