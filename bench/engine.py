@@ -103,6 +103,8 @@ def empty() -> Iterator[None]:
     """One program that does nothing on each event."""
     with ExitStack() as opened:
         for event in EVENTS:
+            if read_btf().function_parameters(f"__traceiter_{event}") is None:
+                continue  # not on this kernel
             program = load_program(event[:NAME_BYTES], ProgramType.RAW_TRACEPOINT, RETURN_0)
             opened.callback(os.close, program)
             opened.callback(os.close, open_raw_tracepoint(program, event))
@@ -208,9 +210,11 @@ class Bench:
                         self.run_ns[tool, key[1]].append(ns / runs)
                         self.missed[tool, key[1]].append(1e6 * missed / runs)
 
-    def empty_ns(self, event: str) -> float:
-        """What a program that does nothing costs on the same event of the same load."""
-        return statistics.median(self.run_ns["empty programs", event[:NAME_BYTES]])
+    def empties(self, program: str, ns: list[float]) -> str:
+        """How many programs that do nothing it costs, on the same event of the same load."""
+        event = event_of(program)
+        empty = self.run_ns.get(("empty programs", event[:NAME_BYTES])) if event else None
+        return f"{statistics.median(ns) / statistics.median(empty):.1f}" if empty else ""
 
     def print_loads(self) -> None:
         """A table of CPU time by load and tool."""
@@ -230,7 +234,7 @@ class Bench:
             (
                 *key,
                 *spread(ns),
-                f"{statistics.median(ns) / self.empty_ns(event_of(key[1])):.1f}",
+                self.empties(key[1], ns),
                 f"{statistics.median(self.missed[key]):.0f}",
             )
             for key, ns in self.run_ns.items()
@@ -263,10 +267,13 @@ def main() -> None:
     bench.print_programs()
 
 
-def event_of(program: str) -> str:
-    """The event of a program, by its name: on_typed_kmem_cache_alloc_1 is typed_kmem_ca_1 there."""
+def event_of(program: str) -> str | None:
+    """The event of a program, by its name: on_typed_kmem_cache_alloc_1 is typed_kmem_ca_1 there.
+
+    None for one that is on none of EVENTS.
+    """
     name = program.rsplit("__", 1)[-1].removeprefix("typed_").removesuffix("_1").removesuffix("_2")
-    return next(event for event in EVENTS if event.startswith(name))
+    return next((event for event in EVENTS if event.startswith(name)), None)
 
 
 def spread(numbers: list[float]) -> tuple[str, str, str]:

@@ -151,7 +151,8 @@ static __always_inline int is_same_memory(struct allocation *old, u32 family, u6
 	if (old->family == FAMILY_PAGE || old->family == FAMILY_VMAP_AREA)
 		return family == FAMILY_DMA ||
 		       (old->family == FAMILY_PAGE && family != FAMILY_PAGE);
-	return old->family == family && old->size == size &&
+	/* Of own calls the first of such two is not booked: its call site is the allocator's. */
+	return !OWN_CALLS && old->family == family && old->size == size &&
 	       old->cpu == bpf_get_smp_processor_id() &&
 	       old->tgid == bpf_get_current_pid_tgid() >> 32 &&
 	       allocation_time() - old->time_ns < DOUBLE_EVENT_WITHIN_NS;

@@ -14,16 +14,13 @@ int on_percpu_alloc(raw_tp *ctx)
 {
 	u64 key = percpu_key(ctx->args[ARG_PERCPU_ALLOC_PERCPU_PTR]);
 	u64 requested = ctx->args[ARG_PERCPU_ALLOC_PERCPU_SIZE];
-	u64 call_site = 0;
 #ifdef ARG_PERCPU_ALLOC_PERCPU_BYTES_ALLOC
 	u64 size = ctx->args[ARG_PERCPU_ALLOC_PERCPU_BYTES_ALLOC];
 #else
 	u64 size = requested * POSSIBLE_CPUS;
 #endif
-#ifdef ARG_PERCPU_ALLOC_PERCPU_CALL_SITE
-	call_site = ctx->args[ARG_PERCPU_ALLOC_PERCPU_CALL_SITE];
-#endif
-	if (concerns(ctx, PROGRAM_PERCPU_ALLOC, key, call_site))
+	/* The call site of the event is __alloc_percpu() on most kernels, whoever called that. */
+	if (concerns(ctx, PROGRAM_PERCPU_ALLOC, key, 0))
 		book_allocation(ctx, PROGRAM_PERCPU_ALLOC, 1, FAMILY_PERCPU, key, size,
 				requested * POSSIBLE_CPUS, 0, 0);
 	return 0;

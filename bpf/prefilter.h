@@ -6,8 +6,8 @@
  * stack is an address in scope, no frame is. A stale word only costs a walk.
  *
  * Each word is held against the bounds of the scope alone, which takes two
- * instructions and a branch. Those within are collected, and looked up at the end: code
- * out of scope lies between the functions of most scopes.
+ * instructions and a branch. Those within are looked up then: code out of scope lies
+ * between the functions of most scopes.
  *
  * On another stack (interrupt, exception), which the unwinder would follow
  * into the task's, nothing is ruled out.
@@ -18,8 +18,12 @@
 #define WORDS_COMPARED 16
 /* Beyond so many the walk decides: each takes the verifier 1,200 instructions. */
 #define BLOCKS_READ 4
-/* Words within the bounds that are looked up; a power of two. With more the walk decides. */
+/*
+ * Words within the bounds that are looked up; a power of two. With more the walk decides. Of more
+ * modules than 8 none is: the verifier allows a path no more than 8,192 branches.
+ */
 #define WORDS_WITHIN 32
+#define LOOKS_UP (MAX_MODULES <= 8)
 
 struct stack_words {
 	u64 here;
@@ -121,8 +125,9 @@ static __always_inline int rules_out_scope(void *ctx, u32 program, struct scope 
 		if (bpf_probe_read_kernel(read->words, bytes, (void *)at))
 			return 0;
 		/* Looked up in the first block alone: it takes the verifier ten times as long. */
-		if (block == 0 ? any_word_in_scope(read, bytes / sizeof(u64), scope, low, size)
-			       : any_word_within(read, bytes / sizeof(u64), low, size))
+		if (block == 0 && LOOKS_UP
+			    ? any_word_in_scope(read, bytes / sizeof(u64), scope, low, size)
+			    : any_word_within(read, bytes / sizeof(u64), low, size))
 			return 0;
 		if (left <= BYTES_READ)
 			return 1;

@@ -155,9 +155,7 @@ def add_vmalloc(btf: Btf, plan: Plan) -> None:
 def add_percpu(btf: Btf, plan: Plan) -> None:
     """percpu.c: alloc_percpu() and its relatives."""
     allocated, freed = "percpu_alloc_percpu", "percpu_free_percpu"
-    plan.constants.update(
-        arguments(btf, allocated, ("size", "ptr"), optional=("call_site", "bytes_alloc"))
-    )
+    plan.constants.update(arguments(btf, allocated, ("size", "ptr"), optional=("bytes_alloc",)))
     plan.constants.update(arguments(btf, freed, ("ptr",)))
     without = "per-CPU memory cannot be traced on this kernel"
     if "ARG_PERCPU_ALLOC_PERCPU_PTR" in plan.constants:

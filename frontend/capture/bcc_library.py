@@ -44,8 +44,7 @@ def describe_bcc() -> str:
     if found is None or found.origin is None:
         return str(import_bcc().__file__)
     version = Path(found.origin).with_name("version.py")
-    status = (version if version.exists() else Path(found.origin)).stat()
-    return f"{found.origin} {status.st_size} {status.st_mtime_ns}"
+    return f"{found.origin} {version.read_text() if version.exists() else import_bcc().__version__}"
 
 
 def compile_image(bcc: Any, text: str, flags: Sequence[str]) -> ProgramImage:

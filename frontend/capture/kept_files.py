@@ -75,7 +75,8 @@ def _read(place: int, name: str) -> bytes | None:
         digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
         if hashlib.sha256(content).digest() != digest:  # damaged
             return None
-        os.utime(fd)  # the oldest goes first
+        with suppress(OSError):  # of a file system that is read-only now
+            os.utime(fd)  # the oldest goes first
         return content
 
 

@@ -162,7 +162,8 @@ def _own_calls(tracer: Tracer) -> list[str]:
         return []
     return [
         "only what functions in scope allocate by their own call was counted (--own-calls); memory "
-        "whose event has no call site (pages, vmalloc, DMA, bulk) counts by the whole stack"
+        "whose event has no call site (pages, vmalloc, per-CPU, DMA, bulk) counts by the whole "
+        "stack"
     ]
 
 

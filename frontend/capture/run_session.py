@@ -71,7 +71,8 @@ def trace_command(
     )
     progress.say("compiling and attaching")
     observer = Observer(run.scope.names, run.repeat)
-    observer.begin()
+    tracer.compile()
+    observer.begin()  # not earlier: compiling fills the caches again
     with tracer, observer:
         return _Capture(run, tracer, table, progress, recorder, observer).run_all()
 

@@ -21,7 +21,7 @@ from kleak.capture.bpf_maps import Bell, Map
 from kleak.capture.bpf_source import read_source
 from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
-from kleak.capture.hooks import TRACEPOINTS, Attachment, Plan
+from kleak.capture.hooks import TRACEPOINTS, Attachment, Event, Plan
 from kleak.capture.kernel_state import read_kernel
 from kleak.capture.ledger import FAMILIES, every_entry, filter_slot, key_address, oldest_entries
 from kleak.capture.machine import require_root
@@ -117,6 +117,7 @@ class Tracer:
         everything = symbols is not None and symbols.everything
         by_call_site = (everything or own_calls) and not by_process
         self.walk_every = walk_every if by_call_site else 1
+        self._compiled: ProgramImage | None = None
         self._maps: dict[str, Map] = {}
         self._bells: list[Bell] = []
         self.compiled_before = False
@@ -150,9 +151,18 @@ class Tracer:
 
     # --- starting and stopping ----------------------------------------------------------------
 
-    def _start(self) -> None:
+    def compile(self) -> ProgramImage:
+        """Have the programs compiled, if they were not before. Entering does it else.
+
+        Raises UnsupportedError where bcc is missing or refuses.
+        """
         require_root()
-        image = self._image()
+        if self._compiled is None:
+            self._compiled = self._image()
+        return self._compiled
+
+    def _start(self) -> None:
+        image = self.compile()
         numbers = {}
         for place, definition in enumerate(image.maps):
             try:
@@ -165,7 +175,17 @@ class Tracer:
         programs = {name: replace_maps(code, numbers) for name, code in image.programs.items()}
         write_page_owners(self._maps, self._plan.page_owners)
         self._write_scope()
-        self.notes += self._attached.attach(self._plan.events, programs)
+        self.notes += self._attached.attach(self._events(), programs)
+
+    def _events(self) -> list[Event]:
+        """What to hear of. By fexit krealloc() is called from a trampoline, which its events then
+        give as the call site: so it is left alone where that decides.
+        """
+        if not (self.own_calls or self.walk_every > 1):
+            return self._plan.events
+        left_out = [event for event in self._plan.events if event.name == "krealloc"]
+        self.notes += [f"{event.without} (as call sites decide)" for event in left_out]
+        return [event for event in self._plan.events if event not in left_out]
 
     def _image(self) -> ProgramImage:
         """Compile the programs, unless that was done before."""

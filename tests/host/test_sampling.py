@@ -211,6 +211,15 @@ def test_objects_of_one_tick_have_an_order(tmp_path: Path) -> None:
     assert steps.count(1) > KEPT  # most of them, so most are not of the clock
 
 
+@pytest.mark.parametrize("walk_every", [1, 256])
+def test_krealloc_is_not_hooked_where_call_sites_decide(walk_every: int) -> None:
+    """What is hooked by fexit is called by a trampoline, the call site of what it allocates."""
+    with tracing(walk_every) as (tracer, _):
+        notes = [note for note in tracer.notes if "krealloc()" in note and "call sites" in note]
+        assert len(notes) == (walk_every > 1)
+        assert walk_every == 1 or "krealloc" not in tracer.attachments
+
+
 def test_a_marked_call_site_is_walked_more(tmp_path: Path) -> None:
     with tracing(NEVER) as (tracer, symbols):
         keep(KEPT, tmp_path)

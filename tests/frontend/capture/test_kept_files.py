@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Callable
@@ -105,6 +106,17 @@ def test_damaged_file_is_replaced(directory: Path, damage: bytes | None) -> None
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "kleak").write_text("in the way")
     assert cached_image("a", compiles()) == (IMAGE, False)
+
+
+def test_what_cannot_be_touched_is_read(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system that is read-only now."""
+    cached_image("a", compiles())
+
+    def refuse(fd: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert is_believed()
 
 
 def test_the_oldest_goes(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
