@@ -64,7 +64,7 @@ PIPE_ALLOCATORS = ("alloc_pipe_info", "alloc_empty_file", "alloc_inode", "__d_al
 SCOPES = {
     "kleak, scope never entered": (NamedScope(("do_signalfd4",)), 1),
     "kleak, own calls of a scope never entered": (NamedScope(("do_signalfd4",), own_calls=True), 1),
-    "kleak, scope of vfs_*, never entered": (NamedScope(("vfs_*",)), 1),
+    "kleak, scope of vfs_*": (NamedScope(("vfs_*",)), 1),
     "kleak, scope on every stack of pipes": (
         NamedScope(("alloc_pipe_info", "create_pipe_files")),
         1,
