@@ -105,7 +105,8 @@ def test_an_orphan_is_told_from_what_another_module_holds(guest: Guest) -> None:
     report = report_of(guest, "handed")
     lost, handed = site_of(report, "lose"), site_of(report, "hand_over")
     assert (lost["outstanding"]["count"], handed["outstanding"]["count"]) == (15, 21)
-    assert unreferenced(lost) > 15 / 2
+    # Once it found stale pointers to 10 of the 15, by chance: one that it found none to is enough.
+    assert unreferenced(lost) > unreferenced(handed) == 0
     assert lost["verdict"] == "confirmed"
     assert said(handed).startswith("kmemleak tracks it and found a pointer to it")
     assert handed["verdict"] == "likely"
