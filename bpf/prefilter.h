@@ -19,11 +19,11 @@
 /* Beyond so many the walk decides: each takes the verifier 1,200 instructions. */
 #define BLOCKS_READ 4
 /*
- * Words within the bounds that are looked up; a power of two. With more the walk decides. Of more
- * modules than 8 none is: the verifier allows a path no more than 8,192 branches.
+ * Words within the bounds that are looked up; a power of two. With more the walk decides. Of modules
+ * alone none is: their bounds fit. Nor of more than 8: the verifier allows a path 8,192 branches.
  */
 #define WORDS_WITHIN 32
-#define LOOKS_UP (MAX_MODULES <= 8)
+#define LOOKS_UP (SYMBOL_WORDS && MAX_MODULES <= 8)
 
 struct stack_words {
 	u64 here;
