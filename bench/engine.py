@@ -31,7 +31,7 @@ from kleak.capture.bpf_syscall import ProgramType, load_program, open_raw_tracep
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import bcc_environment, find_headers
 from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.machine import setting
+from kleak.capture.machine import held_setting
 from kleak.capture.records import Limits
 from kleak.capture.sampling import WALK_EVERY
 from kleak.capture.scope import NamedScope
@@ -101,9 +101,10 @@ def kleak(scope: NamedScope, walk_every: int) -> Iterator[None]:
 @contextmanager
 def empty() -> Iterator[None]:
     """One program that does nothing on each event."""
+    btf = read_btf()
     with ExitStack() as opened:
         for event in EVENTS:
-            if read_btf().function_parameters(f"__traceiter_{event}") is None:
+            if btf.function_parameters(f"__traceiter_{event}") is None:
                 continue  # not on this kernel
             program = load_program(event[:NAME_BYTES], ProgramType.RAW_TRACEPOINT, RETURN_0)
             opened.callback(os.close, program)
@@ -196,7 +197,7 @@ class Bench:
         for load in loads:
             for processes in sorted({1, os.cpu_count() or 1}):
                 self.load_ns[load, processes, tool].append(self.run_load(load, processes))
-        with setting(STATS, "1"):
+        with held_setting(STATS, "1", STATS.read_text().strip()):
             timed: set[tuple[int, str]] = set()
             for load in MEASURED:
                 before = programs(others)

@@ -28,7 +28,7 @@ from bench.engine import STATS, program_ids, programs
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.machine import setting
+from kleak.capture.machine import held_setting
 from kleak.capture.records import Limits
 from kleak.capture.scope import NamedScope
 from kleak.capture.tracer import Tracer
@@ -84,7 +84,7 @@ class Bench:
             command = [str(self.program), load, str(count), "1"]
             ran = subprocess.run(command, capture_output=True, text=True, check=True)
             self.ns[load, "the load, CPU time, statistics off"][objects].append(float(ran.stdout))
-            with setting(STATS, "1"):
+            with held_setting(STATS, "1", STATS.read_text().strip()):
                 before = programs(others)
                 subprocess.run(command, capture_output=True, check=True)
                 after = programs(others)

@@ -19,7 +19,10 @@ int on_percpu_alloc(raw_tp *ctx)
 #else
 	u64 size = requested * POSSIBLE_CPUS;
 #endif
-	/* The call site of the event is __alloc_percpu() on most kernels, whoever called that. */
+	/*
+	 * The event's call site is no use: whoever called it is in __alloc_percpu() before commit
+	 * 24e44cc22aa3 ("mm: percpu: enable per-cpu allocation tagging"), v6.10.
+	 */
 	if (concerns(ctx, PROGRAM_PERCPU_ALLOC, key, 0))
 		book_allocation(ctx, PROGRAM_PERCPU_ALLOC, 1, FAMILY_PERCPU, key, size,
 				requested * POSSIBLE_CPUS, 0, 0);

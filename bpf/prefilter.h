@@ -5,9 +5,8 @@
  * if no word between ctx (which lies on the stack) and the end of the task's
  * stack is an address in scope, no frame is. A stale word only costs a walk.
  *
- * Each word is held against the bounds of the scope alone, which takes two
- * instructions and a branch. Those within are looked up then: code out of scope lies
- * between the functions of most scopes.
+ * Each word is held against the bounds of the scope. Those within are looked up
+ * then: code out of scope lies between the functions of most scopes.
  *
  * On another stack (interrupt, exception), which the unwinder would follow
  * into the task's, nothing is ruled out.
@@ -124,7 +123,7 @@ static __always_inline int rules_out_scope(void *ctx, u32 program, struct scope 
 		bytes = left < BYTES_READ ? left : BYTES_READ;
 		if (bpf_probe_read_kernel(read->words, bytes, (void *)at))
 			return 0;
-		/* Looked up in the first block alone: it takes the verifier ten times as long. */
+		/* Looked up in the first block alone: 22,000 of the verifier's instructions. */
 		if (block == 0 && LOOKS_UP
 			    ? any_word_in_scope(read, bytes / sizeof(u64), scope, low, size)
 			    : any_word_within(read, bytes / sizeof(u64), low, size))

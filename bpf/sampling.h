@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Where the call site says whether an allocation is in scope (a scope of everything, or own calls),
- * a stack walk for each is most of the cost. So only some are walked; each of the others is
- * booked as exactly, on the total of its call site, whose key is the call site itself. Keys of stacks have the highest bit clear, addresses of code have it set.
+ * a stack walk for each is most of the cost. So only some are walked; each of the others is booked
+ * as exactly, on the total of its call site, whose key is the call site itself. Keys of stacks have
+ * the highest bit clear, addresses of code have it set.
  */
 #if SAMPLE_EVERY
 /* Of 2^32 allocations of a call site so many are walked; 0: one in SAMPLE_EVERY. By its hash. */

@@ -78,7 +78,12 @@ def add_krealloc(btf: Btf, plan: Plan) -> None:
         btf, Attachment.FEXIT, ("krealloc_node_align_noprof", *profiled("krealloc"))
     )
     plan.events.append(
-        Event("krealloc", ways, "sizes do not follow what krealloc() resizes in place")
+        Event(
+            "krealloc",
+            ways,
+            "sizes do not follow what krealloc() resizes in place",
+            hides_call_sites=True,
+        )
     )
 
 

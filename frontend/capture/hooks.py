@@ -48,11 +48,14 @@ class Event:
     """Something that the engine wants to hear of: the first of ``ways`` that works is used.
 
     ``without`` says what a result lacks where none works; None: nothing can be traced then.
+    ``hides_call_sites``: what allocates below is called by a trampoline then, which its events
+    give as the call site.
     """
 
     name: str
     ways: tuple[Hook, ...]
     without: str | None = None
+    hides_call_sites: bool = False
 
 
 @dataclass(slots=True)

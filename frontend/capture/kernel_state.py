@@ -31,7 +31,7 @@ def read_kernel() -> Kernel:
 
 def read_kernel_table() -> KernelTable:
     """Return a snapshot of the kernel's symbols. Raises UnsupportedError where it hides them."""
-    with real_addresses():
+    with real_addresses("0"):  # of symbols and modules 2 alone hides them from CAP_SYSLOG
         try:
             return KernelTable(_KALLSYMS.read_bytes(), loaded_modules().values())
         except HiddenAddressesError as error:

@@ -24,28 +24,11 @@ def require_root() -> None:
 
 
 @contextmanager
-def setting(path: Path, value: str) -> Iterator[None]:
-    """Give a sysctl or sysfs file ``value`` within the context. Raises OSError if refused."""
-    before = path.read_text()
-    if before.strip() == value:
-        yield
-        return
-    path.write_text(value)
-    _changes[str(path)] = Setting(str(path), before.strip(), value, restored=False)
-    try:
-        yield
-    finally:
-        path.write_text(before)
-        _changes[str(path)] = Setting(str(path), before.strip(), value, restored=True)
-
-
-@contextmanager
 def held_setting(path: Path, during: str, after: str) -> Iterator[None]:
     """Write ``during`` to a file within the context, and ``after`` at its end.
 
-    For a file that does not tell what was written to it, and for long: a process of its own
-    waits for the end of this one and puts it back, however that end came. Raises OSError if the
-    file refuses.
+    A process of its own waits for the end of this one and puts the file back, however that end
+    came. Raises OSError if the file refuses.
     """
     guard = subprocess.Popen(
         ["/bin/sh", "-c", 'trap "" HUP INT TERM; read -r _; echo "$1" >"$0"', str(path), after],
@@ -71,7 +54,14 @@ def setting_changes() -> tuple[Setting, ...]:
 
 
 @contextmanager
-def real_addresses() -> Iterator[None]:
-    """Let root read real addresses: /proc/vmallocinfo prints them hashed unless it is 1."""
-    with setting(KPTR_RESTRICT, "1"):
+def real_addresses(*shown_too: str) -> Iterator[None]:
+    """Let root read real addresses: /proc/vmallocinfo prints them hashed unless it is 1.
+
+    ``shown_too``: other values of the setting with which what is read shows them.
+    """
+    before = KPTR_RESTRICT.read_text().strip()
+    if before in ("1", *shown_too):
+        yield
+        return
+    with held_setting(KPTR_RESTRICT, "1", before):
         yield

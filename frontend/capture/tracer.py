@@ -115,8 +115,9 @@ class Tracer:
         self.own_calls = own_calls
         self._limits = limits or Limits()
         everything = symbols is not None and symbols.everything
-        by_call_site = (everything or own_calls) and not by_process
-        self.walk_every = walk_every if by_call_site else 1
+        sampled = (everything or own_calls) and not by_process
+        self.walk_every = walk_every if sampled else 1
+        self._by_call_site = own_calls or self.walk_every > 1
         self._compiled: ProgramImage | None = None
         self._maps: dict[str, Map] = {}
         self._bells: list[Bell] = []
@@ -178,14 +179,12 @@ class Tracer:
         self.notes += self._attached.attach(self._events(), programs)
 
     def _events(self) -> list[Event]:
-        """What to hear of. By fexit krealloc() is called from a trampoline, which its events then
-        give as the call site: so it is left alone where that decides.
-        """
-        if not (self.own_calls or self.walk_every > 1):
+        """What to hear of: where call sites decide, nothing that hides them."""
+        if not self._by_call_site:
             return self._plan.events
-        left_out = [event for event in self._plan.events if event.name == "krealloc"]
-        self.notes += [f"{event.without} (as call sites decide)" for event in left_out]
-        return [event for event in self._plan.events if event not in left_out]
+        hiding = [event for event in self._plan.events if event.hides_call_sites]
+        self.notes += [f"{event.without} (as call sites decide)" for event in hiding]
+        return [event for event in self._plan.events if not event.hides_call_sites]
 
     def _image(self) -> ProgramImage:
         """Compile the programs, unless that was done before."""

@@ -126,7 +126,7 @@ def test_code_between_the_functions_of_a_scope_costs_no_walk() -> None:
             process.stdin.close()
             process.wait()
             tracer.count_allocations(False)
-        assert tracer.counters().counted["walks"] < made // 4  # it was 80,000
+        assert tracer.counters().counted["walks"] < made // 4
 
 
 def test_words_of_stacks_are_forgotten(tmp_path: Path) -> None:

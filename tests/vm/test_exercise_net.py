@@ -42,15 +42,18 @@ JOBS = [
         "net-plan-needs",
         ["kleak", "module", "dummy", "--exercise-net", str(PLANS / "netdevsim.toml")],
     ),
-    GuestJob(
-        "run-loaded",
-        [
-            *("sh", "-e", "-c"),
-            "insmod {netleak.ko}; status=0; "
-            f"{shlex.quote(sys.executable)} -m kleak run --module netleak --repeat 3"
-            f" --json report.json -- sh -c {shlex.quote(LEAKY_COMMAND)} || status=$?;"
-            " rmmod netleak; exit $status",
-        ],
+    *(
+        GuestJob(
+            job,
+            [
+                *("sh", "-e", "-c"),
+                "insmod {netleak.ko}; status=0; "
+                f"{shlex.quote(sys.executable)} -m kleak run --module netleak {option} --repeat 3"
+                f" --json report.json -- sh -c {shlex.quote(LEAKY_COMMAND)} || status=$?;"
+                " rmmod netleak; exit $status",
+            ],
+        )
+        for job, option in (("run-loaded", ""), ("run-own-calls", "--own-calls"))
     ),
 ]
 
@@ -79,7 +82,11 @@ def counts_by_function(document: dict[str, Any], module: str) -> dict[str, list[
 
 def test_a_leaky_device_is_found_and_counted(guest: Guest) -> None:
     found = counts_by_function(report(guest, "net-plans"), "netleak")
-    assert found == {"leak_at_creation": [3] * CYCLES, "leak_at_open": [10] * CYCLES}
+    assert found == {
+        "leak_at_creation": [3] * CYCLES,
+        "leak_at_open": [10] * CYCLES,
+        "leak_grown": [14] * CYCLES,
+    }
 
 
 @pytest.mark.parametrize("module", INNOCENT)
@@ -114,9 +121,11 @@ def test_a_plan_whose_module_is_not_there_says_so(guest: Guest) -> None:
     )
 
 
-def test_run_counts_what_a_loaded_module_leaks(guest: Guest) -> None:
-    document = report(guest, "run-loaded")
+@pytest.mark.parametrize("job", ["run-loaded", "run-own-calls"])
+def test_run_counts_what_a_loaded_module_leaks(guest: Guest, job: str) -> None:
+    """By own calls too, and what krealloc() allocates for the module among them."""
+    document = report(guest, job)
     found = counts_by_function(document, "netleak")
-    assert found == {"leak_at_creation": [3] * 3, "leak_at_open": [5] * 3}
+    assert found == {"leak_at_creation": [3] * 3, "leak_at_open": [5] * 3, "leak_grown": [7] * 3}
     guilty = [site for site in document["sites"] if site["verdict"] in ("likely", "confirmed")]
     assert {innermost(site)[1] for site in guilty} == set(found)

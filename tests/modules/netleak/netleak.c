@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A network device that leaks when it is made and when it goes up. */
+/* A network device that leaks when it is made, when it goes up, and when it goes down. */
 #include <linux/etherdevice.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
@@ -26,6 +26,16 @@ static noinline int leak_at_open(struct net_device *dev)
 	return 0;
 }
 
+static noinline int leak_grown(struct net_device *dev)
+{
+	for (int i = 0; i < 7; i++) {
+		void *p = krealloc(kmalloc(50, GFP_KERNEL), 700, GFP_KERNEL);
+
+		OPTIMIZER_HIDE_VAR(p);
+	}
+	return 0;
+}
+
 static netdev_tx_t swallow(struct sk_buff *skb, struct net_device *dev)
 {
 	dev_kfree_skb(skb);
@@ -35,6 +45,7 @@ static netdev_tx_t swallow(struct sk_buff *skb, struct net_device *dev)
 static const struct net_device_ops netleak_ops = {
 	.ndo_init = leak_at_creation,
 	.ndo_open = leak_at_open,
+	.ndo_stop = leak_grown,
 	.ndo_start_xmit = swallow,
 };
 
@@ -64,5 +75,5 @@ static void __exit netleak_exit(void)
 module_init(netleak_init);
 module_exit(netleak_exit);
 MODULE_ALIAS_RTNL_LINK("netleak");
-MODULE_DESCRIPTION("Leaks 3 objects for each device and 5 for each time it goes up");
+MODULE_DESCRIPTION("Leaks 3 objects for each device and 5 and 7 for each time it goes up and down");
 MODULE_LICENSE("GPL");
