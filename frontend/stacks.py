@@ -261,20 +261,35 @@ def strip_tracer(frames: Sequence[Frame]) -> Frames:
     by name: from the innermost end all up to the last of the tracer's, unresolvable ones in
     front included (a JIT-compiled program has no name where bpf_jit_kallsyms is off); and
     trampolines wherever they are, since they also stand behind a function that is hooked while
-    it allocates.
+    it allocates. One that was made after the symbols were read has no name: nothing else that has
+    none stands between allocators.
     """
     start = 0
     for position, frame in enumerate(frames):
         if _is_tracer(frame, _TRACER) or _is_tracer(frame, _TRAMPOLINE):
             start = position + 1
-        elif frame.module is None and frame.symbol is None:
+        elif _is_unnamed(frame):
             continue
         else:
             # An allocator calls no unnamed code but a hook.
             if is_allocator(frame):
                 start = position
             break
-    return tuple(frame for frame in frames[start:] if not _is_tracer(frame, _TRAMPOLINE))
+    return tuple(
+        frame
+        for position, frame in enumerate(frames[start:], start)
+        if not _is_tracer(frame, _TRAMPOLINE) and not _is_unnamed_hook(frames, position)
+    )
+
+
+def _is_unnamed(frame: Frame) -> bool:
+    return frame.module is None and frame.symbol is None
+
+
+def _is_unnamed_hook(frames: Sequence[Frame], position: int) -> bool:
+    if not _is_unnamed(frames[position]) or not 0 < position < len(frames) - 1:
+        return False
+    return is_allocator(frames[position - 1]) and is_allocator(frames[position + 1])
 
 
 def split_allocator(frames: Sequence[Frame]) -> tuple[Frames, Frames]:

@@ -102,6 +102,24 @@ def test_strip_tracer_drops_a_trampoline_behind_a_hooked_function():
     ]
 
 
+def test_strip_tracer_drops_an_unnamed_trampoline_between_allocators():
+    """Made after the symbols were read, as those of kleak itself are."""
+    inner, outer = (
+        stack("__kmalloc_node_track_caller_noprof+0x1 <- krealloc_noprof+0x60"),
+        (
+            *stack("krealloc_noprof+0x9"),
+            frame("leak_it+0x1 [leaky]"),
+        ),
+    )
+    assert strip_tracer((*inner, UNKNOWN, *outer)) == (*inner, *outer)
+
+
+def test_strip_tracer_keeps_an_unnamed_caller_of_an_allocator():
+    inner = stack("__kmalloc_noprof+0x1 <- krealloc_noprof+0x60")
+    for outer in ((UNKNOWN,), (UNKNOWN, frame("leak_it+0x1 [leaky]")), (UNKNOWN, UNKNOWN)):
+        assert strip_tracer((*inner, *outer)) == (*inner, *outer)
+
+
 def test_strip_tracer_keeps_another_bpf_program_that_allocates():
     frames = stack("__kmalloc_noprof+0x1 <- bpf_prog_9_xdp+0x9 [bpf] <- net_rx_action+0x1")
     assert strip_tracer(frames) == frames

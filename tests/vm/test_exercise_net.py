@@ -73,11 +73,14 @@ def innermost(site: dict[str, Any]) -> tuple[str, str]:
 
 
 def counts_by_function(document: dict[str, Any], module: str) -> dict[str, list[int]]:
-    return {
-        innermost(site)[1]: [tally["count"] for tally in site["per_cycle"]]
-        for site in document["sites"]
-        if innermost(site)[0] == module
-    }
+    """Objects in each cycle; a function that was called on several ways has as many sites."""
+    counts: dict[str, list[int]] = {}
+    for site in document["sites"]:
+        if innermost(site)[0] == module:
+            before = counts.get(innermost(site)[1], [0] * CYCLES)
+            here = [tally["count"] for tally in site["per_cycle"]]
+            counts[innermost(site)[1]] = [a + b for a, b in zip(before, here, strict=True)]
+    return counts
 
 
 def test_a_leaky_device_is_found_and_counted(guest: Guest) -> None:
