@@ -118,6 +118,7 @@ def read_and_report(tracer: Tracer, resolve: Symboliser, cycles: int, clock: Clo
                 resolve.resolve,
                 observer,
                 finished=True,
+                era_of=resolve.era,
                 kmemleak=NOT_ASKED,
             )
         with clock.step("save"), SessionWriter(Path(place) / "many.kleak") as writer:

@@ -36,6 +36,15 @@ class Frame:
     symbol: str | None
     offset: int
     source: Source | None = field(default=None, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Hash once: stacks are keys from capture to ranking, and a look-up hashes all frames."""
+        object.__setattr__(self, "_hash", hash((self.module, self.symbol, self.offset)))
+
+    def __hash__(self) -> int:
+        """Of all that equality asks."""
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +111,11 @@ class Trust:
 # --- captured -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CycleTally:
-    """What one site did in one cycle. An object counts in the cycle that allocated it."""
+class CycleTally(NamedTuple):
+    """What one site did in one cycle. An object counts in the cycle that allocated it.
+
+    No dataclass: see Allocation.
+    """
 
     allocated: Tally
     freed: Tally
@@ -196,6 +207,7 @@ class TracedSite:
     ``requested_bytes`` is what the outstanding objects were asked for, where the event tells.
     ``kept`` are some of the outstanding allocations, oldest first, bounded by the session.
     ``reachability`` is None where kmemleak was not asked. ``stacks`` is None where all were walked.
+    ``outstanding`` is what ``cycles`` add up to.
     """
 
     allocator: str
@@ -205,15 +217,15 @@ class TracedSite:
     kept: Sequence[Allocation] = ()
     reachability: Reachability | None = None
     stacks: StackSample | None = None
+    outstanding: Tally = field(init=False, repr=False, compare=False)
 
-    @property
-    def outstanding(self) -> Tally:
-        """What is outstanding of all cycles."""
+    def __post_init__(self) -> None:
+        """Add up: ranking asks for it a dozen times."""
         count = size_bytes = 0
-        for tally in self.cycles:
-            count += tally.allocated.count - tally.freed.count
-            size_bytes += tally.allocated.size_bytes - tally.freed.size_bytes
-        return Tally(count, size_bytes)
+        for allocated, freed in self.cycles:
+            count += allocated.count - freed.count
+            size_bytes += allocated.size_bytes - freed.size_bytes
+        object.__setattr__(self, "outstanding", Tally(count, size_bytes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,11 +236,15 @@ def _is(frame: Frame, pattern: re.Pattern[str]) -> bool:
     return frame.module is None and frame.symbol is not None and _matches(frame.symbol, pattern)
 
 
-def _is_tracer(frame: Frame, pattern: re.Pattern[str]) -> bool:
-    return (
-        frame.module in _PSEUDO_MODULES
-        and frame.symbol is not None
-        and _matches(frame.symbol, pattern)
+@lru_cache(maxsize=1 << 16)
+def _is_trampoline(module: str | None, symbol: str | None) -> bool:
+    return module in _PSEUDO_MODULES and symbol is not None and _matches(symbol, _TRAMPOLINE)
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_tracer(module: str | None, symbol: str | None) -> bool:
+    return _is_trampoline(module, symbol) or (
+        module in _PSEUDO_MODULES and symbol is not None and _matches(symbol, _TRACER)
     )
 
 
@@ -266,7 +270,7 @@ def strip_tracer(frames: Sequence[Frame]) -> Frames:
     """
     start = 0
     for position, frame in enumerate(frames):
-        if _is_tracer(frame, _TRACER) or _is_tracer(frame, _TRAMPOLINE):
+        if _is_tracer(frame.module, frame.symbol):
             start = position + 1
         elif _is_unnamed(frame):
             continue
@@ -276,9 +280,12 @@ def strip_tracer(frames: Sequence[Frame]) -> Frames:
                 start = position
             break
     return tuple(
-        frame
-        for position, frame in enumerate(frames[start:], start)
-        if not _is_tracer(frame, _TRAMPOLINE) and not _is_unnamed_hook(frames, position)
+        [
+            frame
+            for position, frame in enumerate(frames[start:], start)
+            if not _is_trampoline(frame.module, frame.symbol)
+            and not (frame.symbol is None and _is_unnamed_hook(frames, position))
+        ]
     )
 
 
@@ -363,23 +370,22 @@ def before_interrupt(frames: Sequence[Frame]) -> Frames:
     for position, frame in enumerate(frames):
         if is_interrupt(frame):
             return tuple(frames[: position + 1])
-    return tuple(frames)
+    return tuple(frames)  # the same one, if it is a tuple
 
 
-def before_dispatch(frames: Sequence[Frame], target: Target) -> Frames:
-    """The stack without how the kernel came to call the target, where an interrupt made it.
+def before_dispatch(frames: Frames, target: Target) -> Frames:
+    """A stack that before_interrupt() gave, without how the kernel came to call the target, where
+    an interrupt made it.
 
     A timer of one CPU may expire on another one, by other functions (timer migration: commit
     7ee988770326 ("timers: Implement the hierarchical pull model"), v6.9), and an interrupt's
     handler may run in a thread. Stacks without an interrupt stay as they are: who called is news.
     """
-    interrupted = before_interrupt(frames)
-    if not interrupted or not is_interrupt(interrupted[-1]):
-        return interrupted
-    for position in reversed(range(len(interrupted))):
-        if in_scope(interrupted[position], target):
-            return interrupted[: position + 1]
-    return interrupted
+    if frames and is_interrupt(frames[-1]):
+        for position in reversed(range(len(frames))):
+            if in_scope(frames[position], target):
+                return frames[: position + 1]
+    return frames
 
 
 def in_scope(frame: Frame, target: Target) -> bool:

@@ -91,8 +91,9 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
     """
     merged: dict[tuple[str, Frames], list[TracedSite]] = {}
     for hit in sites:
-        site = replace(hit, frames=before_interrupt(hit.frames))
-        allocator_frames, rest = split_allocator(before_dispatch(hit.frames, target))
+        called = before_interrupt(hit.frames)
+        site = hit if called == hit.frames else replace(hit, frames=called)
+        allocator_frames, rest = split_allocator(before_dispatch(called, target))
         merged.setdefault((site.allocator, rest or allocator_frames), []).append(site)
     for same in merged.values():
         if len(same) == 1:

@@ -53,8 +53,8 @@ def weigh(
     ]
     for source, cap in caps.items():
         weights = {
-            witness.name: WEIGHTS[finding.fact].log_odds
-            for witness, finding in findings
+            item.witness: item.weight
+            for (witness, _), item in zip(findings, evidence, strict=False)
             if witness.source == source
         }
         total = sum(weights.values())

@@ -13,6 +13,8 @@ from enum import Enum
 class Fact(Enum):
     """All that a witness can find. The value is the name in docs/verdicts.md."""
 
+    __hash__ = object.__hash__  # members are single, and Enum's own is Python
+
     PRIOR = "prior"
 
     SURVIVED_UNLOAD = "survived unload"

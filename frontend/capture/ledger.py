@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from heapq import heappush, heapreplace
+from itertools import compress, count, repeat
+from operator import lt
 from typing import Any
 
-from kleak.capture.bpf_maps import Map
+from kleak.capture.bpf_maps import Map, Rows
 from kleak.capture.records import LedgerEntry
 
 # enum family of bpf/record.h, in its order.
@@ -42,14 +45,17 @@ def oldest_entries(
     """
     kept: dict[tuple[int, int], list[tuple[int, int, bytes]]] = {}
     limits: dict[tuple[int, int], int] = {}
-    for rows in ledger.batches():
-        keys, *places, times = rows.columns(("key",), ("stack", "family", "time_ns"))
-        every = zip(zip(*places, strict=True), times, strict=True)
-        for row, (place, time_ns) in enumerate(every):
-            if time_ns >= limits.get(place, before_ns):
-                continue
-            of_stack = kept.setdefault(place, [])
-            kept_one = (-time_ns, keys[row], rows.value(row))
+    for rows in _read_ahead(ledger.batches()):
+        keys, stacks, families, times = rows.columns(("key",), ("stack", "family", "time_ns"))
+        # Lazily, so that each row meets the limits that the ones before it set; and without a line
+        # of Python for the many rows that are too young.
+        limit_of = map(limits.get, zip(stacks, families, strict=True), repeat(before_ns))
+        for row in compress(count(), map(lt, times, limit_of)):
+            place = stacks[row], families[row]
+            kept_one = (-times[row], keys[row], rows.value(row))
+            of_stack = kept.get(place)
+            if of_stack is None:
+                of_stack = kept[place] = []
             if len(of_stack) < keep:
                 heappush(of_stack, kept_one)
             else:
@@ -59,6 +65,15 @@ def oldest_entries(
     for of_stack in kept.values():
         for _, key, leaf in of_stack:
             yield _entry(key, ledger.Leaf.from_buffer_copy(leaf), cycle_of)
+
+
+def _read_ahead(batches: Iterator[Rows]) -> Iterator[Rows]:
+    """Have the kernel copy the next rows while these are looked at."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next, batches, None)
+        while (rows := ahead.result()) is not None:
+            ahead = reader.submit(next, batches, None)
+            yield rows
 
 
 def key_address(key: int) -> int:

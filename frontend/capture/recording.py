@@ -59,13 +59,14 @@ def read_session(
     finished: bool,
     kmemleak: KmemleakResult,
     keep: int = KEPT_OF_A_SITE,
+    era_of: Callable[[int], int] = lambda cycle: cycle,
     notes: Sequence[str] = (),
 ) -> Session:
     """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
 
-    ``keep``: outstanding allocations kept of a site. ``finished``: no more cycles will come;
-    then the memory of kept objects is searched for pointers. ``kmemleak``: what it said of what is
-    outstanding, or why it was not asked.
+    ``keep``: outstanding allocations kept of a site. ``era_of``: see build_sites().
+    ``finished``: no more cycles will come; then the memory of kept objects is searched for
+    pointers. ``kmemleak``: what it said of what is outstanding, or why it was not asked.
     """
     report = read_vmalloc_regions()
     answers = []
@@ -84,6 +85,7 @@ def read_session(
             resolve,
             cycles=len(cycles),
             keep=keep,
+            era_of=era_of,
             holder=pages.holder,
             kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
             name_of=_process_names(),

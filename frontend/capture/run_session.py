@@ -92,7 +92,7 @@ class _Capture:
         self._run = run
         self._tracer = tracer
         self._tree = ProcessTree(tracer)
-        self._resolve = Symboliser(table).resolve
+        self._symboliser = Symboliser(table)
         self._progress = progress
         self._recorder = recorder
         self._kmemleak = Kmemleak(wanted=run.kmemleak)
@@ -189,10 +189,11 @@ class _Capture:
             self._tracer,
             self._target,
             self._cycles,
-            self._resolve,
+            self._symboliser.resolve,
             self._observer,
             finished=finished,
             kmemleak=self._kmemleak.result,
             keep=self._run.keep,
+            era_of=self._symboliser.era,
             notes=notes,
         )

@@ -70,13 +70,15 @@ class _Sites:
         stacks: Mapping[int, tuple[int, ...]],
         call_sites: Mapping[int, int] | None,
         resolve: Resolve,
+        era_of: Callable[[int], int],
     ) -> None:
         self._stacks = stacks
         self._call_sites = call_sites
         self._resolve = resolve
+        self._era_of = era_of
         self._places: dict[tuple[int, int], int] = {}
         self._frames: dict[Frame, int] = {}
-        self._by_row: dict[tuple[int, int, str], _Growing] = {}
+        self._by_row: dict[tuple[int, int, str], _Growing] = {}  # by era, not cycle
         self._by_places: dict[tuple[str, tuple[int, ...]], _Growing] = {}
         self._by_frames: dict[tuple[str, Frames], _Growing] = {}
         self._by_call_site: dict[tuple[str, Frame], _Growing] = {}
@@ -86,18 +88,19 @@ class _Sites:
 
     def find(self, stack: int, cycle: int, family: str) -> _Growing | None:
         """The site of these, if there was a row of totals of them."""
-        return self._by_row.get((stack, cycle, family))
+        return self._by_row.get((stack, self._era_of(cycle), family))
 
     def add(self, stack: int, cycle: int, family: str) -> _Growing:
         """The site of these, a new one if need be."""
-        row = (stack, cycle, family)
+        era = self._era_of(cycle)
+        row = (stack, era, family)
         site = self._by_row.get(row)
         if site is None:
             call_site = self._call_site(stack)
             site = self._by_row[row] = (
-                self._of_call_site(self._resolve(call_site, cycle), family)
+                self._of_call_site(self._resolve(call_site, era), family)
                 if call_site
-                else self._of_places(stack, cycle, family)
+                else self._of_places(stack, era, family)
             )
         return site
 
@@ -143,6 +146,7 @@ def build_sites(
     *,
     cycles: int,
     keep: int,
+    era_of: Callable[[int], int] = lambda cycle: cycle,
     holder: Callable[[int, int], str | None] = lambda address, tgid: None,
     name_of: Callable[[int], str] = lambda tgid: "",
     kmemleak: Joined | None = None,
@@ -150,7 +154,8 @@ def build_sites(
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: totals of cycles 1 to ``cycles`` count. ``keep``: outstanding allocations kept
-    of a site, oldest first; fewer where there are very many sites. ``holder`` says who has the
+    of a site, oldest first; fewer where there are very many sites. ``era_of`` gives one number to
+    cycles in which ``resolve`` answers the same. ``holder`` says who has the
     page at an address that a process (its tgid) allocated. ``name_of`` names a process whose name
     was not noted. ``kmemleak`` joins what it said, None if it was not asked. Where stacks are
     sampled, all that has one call site is one site.
@@ -159,7 +164,7 @@ def build_sites(
     # clock that lags, as theirs may: allocation_time() of bpf/sampling.h.
     read_at_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
     totals = ledger.totals()
-    sites = _Sites(ledger.stacks(), ledger.call_sites(), resolve)
+    sites = _Sites(ledger.stacks(), ledger.call_sites(), resolve, era_of)
     outstanding: Counter[int] = Counter()
     for row in totals:
         site = sites.add(row.stack, row.cycle, row.family)

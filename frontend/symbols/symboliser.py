@@ -74,11 +74,17 @@ class Symboliser:
         offset then counts from the start of the text (of __init text: from the end of the
         other, so that two places never look the same).
         """
-        key = (address, epoch)
+        key = (address, self.era(epoch))
         frame = self._known.get(key)
         if frame is None:
             frame = self._known[key] = self._resolve(address, epoch)
         return frame
+
+    def era(self, epoch: int) -> int:
+        """An epoch in which every address has the frame that it has in this one: the same one of
+        all that no load is known of.
+        """
+        return epoch if epoch in self._loads else 0
 
     def _resolve(self, address: int, epoch: int) -> Frame:
         # The last one first: it may lie where the init text of an earlier one was.

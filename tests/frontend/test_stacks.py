@@ -420,4 +420,5 @@ def test_a_stack_that_an_interrupt_began_ends_with_its_entry() -> None:
     ],
 )
 def test_how_an_interrupt_came_to_call_the_target_is_chance(frames: str, kept: int) -> None:
-    assert before_dispatch(stack(frames), LEAKY) == stack(frames)[:kept]
+    called = before_interrupt(stack(frames))
+    assert before_dispatch(called, LEAKY) == stack(frames)[:kept]
