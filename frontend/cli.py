@@ -6,15 +6,18 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 import kleak
-from kleak.errors import ExitStatus, KleakError
+from kleak.errors import ClosedPipeError, ExitStatus, KleakError
 
 COMMANDS = {
     "module": "Load and unload a module again and again, and find what it leaks.",
@@ -39,6 +42,22 @@ class LazyGroup(click.Group):
     """Imports a command when it is used, and none to list them: imports take 5 s in an emulated
     machine.
     """
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Read the options before the command; --help and --version print here."""
+        with _closed_pipe_told():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _closed_pipe_told():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, in the order of COMMANDS, not of the alphabet."""
@@ -65,6 +84,15 @@ class LazyGroup(click.Group):
         return [CompletionItem(name, help=COMMANDS[name]) for name in names] + options
 
 
+@contextmanager
+def _closed_pipe_told() -> Iterator[None]:
+    """Turn EPIPE into an error with a status of its own: click makes 1 of it, "leak found"."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ClosedPipeError from error
+
+
 @dataclass
 class _Options:
     """What the options before the command say."""
@@ -81,7 +109,11 @@ class _Options:
 @click.option("--debug", is_flag=True, help="Show a traceback where an error ends the command.")
 @click.pass_context
 def cli(context: click.Context, debug: bool) -> None:
-    """Find which code path of a kernel module allocates memory and never gives it back."""
+    """Find which code path of a kernel module allocates memory and never gives it back.
+
+    Exit status: that of the command, which its own help tells; 130 if it was interrupted, 141 if
+    the reader of its output went away (kleak ... | head), 70 for a defect of kleak.
+    """
     context.ensure_object(_Options).debug = debug
 
 
@@ -94,37 +126,61 @@ def main() -> None:
     try:
         status = cli.main(prog_name="kleak", standalone_mode=False, obj=options)
     except (KeyboardInterrupt, Exception) as error:
-        if options.debug:
-            traceback.print_exception(error)
-        status = _tell(error)
+        status = _status_of(error)
+        with suppress(OSError):  # of a standard error that is closed too
+            if options.debug:
+                traceback.print_exception(error)
+            _tell(error)
+    _flush()
     sys.exit(int(status or 0))
 
 
-def _tell(error: BaseException) -> int:
-    """Say in one line what ended the command; return the exit status."""
+def _status_of(error: BaseException) -> int:
+    """Return the exit status of a command that ``error`` ended."""
     if isinstance(error, click.ClickException):
-        error.show()
         return error.exit_code
     if isinstance(error, KleakError):
-        click.echo(f"kleak: {error}", err=True)
         return error.exit_status
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        click.echo("kleak: interrupted", err=True)
         return ExitStatus.INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        # The reader went away (kleak ... | head). Python would try again as it leaves.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitStatus.INTERRUPTED
+        return ExitStatus.CLOSED_PIPE
     if isinstance(error, OSError):
-        click.echo(f"kleak: {error.filename or 'system'}: {error.strerror or error}", err=True)
         return ExitStatus.UNSUPPORTED
-    what = f"{type(error).__name__}: {error}".splitlines()[0]
-    click.echo(
-        f"kleak: {what} (a defect of kleak: 'kleak --debug COMMAND ...' shows where, please "
-        "report it)",
-        err=True,
-    )
     return ExitStatus.INTERNAL
+
+
+def _tell(error: BaseException) -> None:
+    """Say in one line what ended the command; nothing where nobody reads on (kleak ... | head)."""
+    if isinstance(error, click.ClickException):
+        error.show()
+    elif isinstance(error, (ClosedPipeError, BrokenPipeError)):
+        pass
+    elif isinstance(error, KleakError):
+        click.echo(f"kleak: {error}", err=True)
+    elif isinstance(error, (KeyboardInterrupt, click.Abort)):
+        click.echo("kleak: interrupted", err=True)
+    elif isinstance(error, OSError):
+        click.echo(f"kleak: {error.filename or 'system'}: {error.strerror or error}", err=True)
+    else:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        click.echo(
+            f"kleak: {what} (a defect of kleak: 'kleak --debug COMMAND ...' shows where, please "
+            "report it)",
+            err=True,
+        )
+
+
+def _flush() -> None:
+    """Flush what is written by now: Python would try as it leaves, and make 120 of a closed pipe.
+
+    What a closed pipe did not take stays in the buffer, so the pipe is replaced.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

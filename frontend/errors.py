@@ -10,6 +10,7 @@ class ExitStatus(IntEnum):
 
     70 is EX_SOFTWARE of sysexits.h, for a defect of kleak itself. 130 is 128 + SIGINT, as shells
     expect it of a program that the user interrupted: neither "clean" nor "found" would be true.
+    141 is 128 + SIGPIPE, what shells show for a program whose reader went away.
     """
 
     CLEAN = 0
@@ -20,6 +21,7 @@ class ExitStatus(IntEnum):
     INCOMPLETE = 5
     INTERNAL = 70
     INTERRUPTED = 130
+    CLOSED_PIPE = 141
 
 
 class KleakError(Exception):
@@ -56,3 +58,9 @@ class StoppedError(KleakError):
     """The user ended it (SIGINT, or SIGTERM and SIGHUP, which are treated alike)."""
 
     exit_status = ExitStatus.INTERRUPTED
+
+
+class ClosedPipeError(KleakError):
+    """Who read the output went away before its end (kleak ... | head)."""
+
+    exit_status = ExitStatus.CLOSED_PIPE

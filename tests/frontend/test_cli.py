@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from kleak.cli import COMMANDS, cli
 
 TOP = Path(__file__).resolve().parents[2]
+SAMPLE = str(TOP / "tests/data/sessions/v1/6.12--leaky.kleak")
 
 BREAK = (
     "import sys, kleak.commands.explain as broken\n"
@@ -61,6 +63,33 @@ def test_debug_shows_the_traceback_and_changes_no_status(error, status, last):
     assert "in fail" in result.stderr
     assert result.stderr.splitlines()[-1].startswith(last)
     assert result.returncode == status
+
+
+@pytest.mark.parametrize("closed", ["stdout", "both"])
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["report", SAMPLE], 141),
+        (["report", SAMPLE, "--format", "pprof"], 141),
+        (["diff", SAMPLE, SAMPLE], 141),
+        (["explain"], 141),
+        (["completion", "bash"], 141),
+        (["--version"], 141),
+        (["report", "--help"], 141),
+        (["report", "no such file"], 2),
+    ],
+)
+def test_a_reader_that_went_away_is_no_verdict(arguments, status, closed):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "kleak", *arguments],
+        stdout=writer, stderr=writer if closed == "both" else subprocess.PIPE, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode == status
+    if status == 141:
+        assert not done.stderr
 
 
 def imported_by(*arguments: str) -> set[str]:
