@@ -60,6 +60,10 @@ class StoppedError(KleakError):
     exit_status = ExitStatus.INTERRUPTED
 
 
+class StoppedWaitingError(StoppedError):
+    """The user ended it after its last cycle, while it waited for late frees."""
+
+
 class ClosedPipeError(KleakError):
     """Who read the output went away before its end (kleak ... | head)."""
 

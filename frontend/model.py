@@ -80,13 +80,19 @@ class Target:
     build_id: str | None = None
 
 
+CYCLES_CUT_OFF = "cycles_cut_off"
+"""Among what was lost: cycles that were planned and did not come to their end."""
+FINAL_WAIT_CUT_SHORT = "final_wait_cut_short"
+"""Among what was lost: frees that came late were not waited for to the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """All that the tracer knows it missed or could not ask.
 
     ``lost`` maps a reason to a number of events; only non-zero ones that may change a result
-    belong there. ``repaired`` are misses that were made good and change nothing. ``observed`` are
-    the events that were seen, by what they were: the scale for the others;
+    belong there, and the two above. ``repaired`` are misses that were made good and change nothing.
+    ``observed`` are the events that were seen, by what they were: the scale for the others;
     "frees_of_unseen_allocations", frees by the scope's own code of what it was not seen to
     allocate, the self-test of coverage; and "frees_while_reading", by as many objects less may be
     outstanding than the others say.
@@ -106,6 +112,11 @@ class Trust:
     def complete(self) -> bool:
         """Whether nothing was lost that may change a result."""
         return not any(self.lost.values())
+
+    @property
+    def saw_every_event(self) -> bool:
+        """Whether nothing was lost of the cycles that there are."""
+        return not any(number for reason, number in self.lost.items() if reason != CYCLES_CUT_OFF)
 
 
 # --- captured -----------------------------------------------------------------------------

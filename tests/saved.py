@@ -102,7 +102,7 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
             1795400000.5,
             123456789,
             ("leaky",),
-            7,
+            cycles if finished else 7,
             finished,
             {"leaky": "abcd", "other": "ef"},
             (Setting("/proc/sys/kernel/kptr_restrict", "0", "1", True),),

@@ -143,7 +143,7 @@ def _judge_site(attribution: Attribution) -> JudgedSite:
     site, session = attribution.site, attribution.session
     found = [(witness, witness.judge(site, session)) for witness in WITNESSES]
     findings = [(witness, finding) for witness, finding in found if finding is not None]
-    complete = session.trust.complete
+    complete = session.trust.saw_every_event
     caps = {LEDGER: LEDGER_CAP if complete else LEDGER_CAP_LOSSY, BOOKS: BOOKS_CAP}
     evidence = verdict.weigh(findings, caps)
     percent = verdict.score(evidence)

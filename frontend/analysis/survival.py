@@ -18,7 +18,7 @@ def judge(site: TracedSite, session: Session) -> Finding:
     )
     if loaded == site.outstanding.count:
         return Finding(Fact.STILL_LOADED, "the module was not unloaded, it may still hold them")
-    if not session.trust.complete:
+    if not session.trust.saw_every_event:
         return Finding(
             Fact.SURVIVED_LOSSY, "outlived the unload, though the trace lost events (see trust)"
         )

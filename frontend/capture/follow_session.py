@@ -19,10 +19,11 @@ from kleak.capture.module_news import ModuleNews
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.module_session import Outcome, Tracing, module_tracer
 from kleak.capture.modules import ModuleTarget, loaded_modules
+from kleak.capture.recording import cut_off
 from kleak.capture.records import LoadRecord
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
 from kleak.capture.tracer import MAX_LOADS, Tracer
-from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError
+from kleak.errors import KleakError, StoppedWaitingError, TargetError, UnsupportedError
 from kleak.progress import Progress
 
 _LOOK_SECONDS = 1.0  # for loads without a uevent: those whose init fails
@@ -83,8 +84,12 @@ class _Capture:
             with self._kmemleak:
                 failure = self._capture()
             self._progress.say("reading the result")
+            missing = 0 if self._run.cycles is None else self._run.cycles - self._finished
             session = self._reader.session(
-                self._notes, finished=True, kmemleak=self._kmemleak.result
+                self._notes,
+                finished=True,
+                kmemleak=self._kmemleak.result,
+                cut=cut_off(missing, failure),
             )
         try:
             self._recorder.save(session)
@@ -123,7 +128,7 @@ class _Capture:
             if self._finished == self._seen:
                 self._kmemleak.ask(self._tracer, ended_at, self._progress)
         except KeyboardInterrupt:
-            failure = failure or StoppedError("interrupted while waiting for late frees")
+            failure = failure or StoppedWaitingError("interrupted while waiting for late frees")
         self._reader.sample("end", 0)
         return failure
 

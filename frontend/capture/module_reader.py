@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kleak.capture.circumstances import Observer, Recorder
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
@@ -27,7 +27,7 @@ class ModuleReader:
         planned_cycles: int | None,
         keep: int,
     ) -> None:
-        """``planned_cycles``: of each module; ``keep``: outstanding allocations of a site.
+        """``planned_cycles``: of all modules together; ``keep``: outstanding allocations of a site.
 
         ``observer`` asks the kernel's own counters where it is used as a context.
         """
@@ -37,7 +37,7 @@ class ModuleReader:
         self._keep = keep
         self.observer = Observer(
             self._targets,
-            None if planned_cycles is None else planned_cycles * len(targets),
+            planned_cycles,
             {target.name: target.image.build_id for target in targets},
         )
         self._table: KernelTable | None = None
@@ -84,8 +84,11 @@ class ModuleReader:
         *,
         finished: bool,
         kmemleak: KmemleakResult = NOT_ASKED,
+        cut: Mapping[str, int] | None = None,
     ) -> Session:
-        """Read what there is so far; ``finished`` when no more will come."""
+        """Read what there is so far; ``finished`` when no more will come. ``cut``: see
+        :func:`kleak.capture.recording.cut_off`.
+        """
         if self._table is None:
             self._table = read_kernel_table()
         loads = self._tracer.loads()
@@ -99,6 +102,7 @@ class ModuleReader:
             finished=finished,
             kmemleak=kmemleak,
             keep=self._keep,
+            cut=cut,
             notes=[*self._misfits, *notes],
         )
 

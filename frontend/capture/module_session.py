@@ -14,10 +14,17 @@ from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.modules import ModuleLoader, ModuleTarget, Timeouts, run_exercise
 from kleak.capture.netlink import run_plan
+from kleak.capture.recording import cut_off
 from kleak.capture.records import Limits
 from kleak.capture.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
 from kleak.capture.tracer import Tracer
-from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError
+from kleak.errors import (
+    KleakError,
+    StoppedError,
+    StoppedWaitingError,
+    TargetError,
+    UnsupportedError,
+)
 from kleak.model import Session
 from kleak.net_plan import NetPlan
 from kleak.progress import Progress
@@ -142,10 +149,14 @@ class _Capture:
         self._recorder = recorder
         self.kmemleak = Kmemleak(wanted=run.tracing.kmemleak)
         self._reader = ModuleReader(
-            tracer, run.targets, planned_cycles=run.cycles, keep=run.tracing.keep
+            tracer,
+            run.targets,
+            planned_cycles=run.cycles * len(run.targets),
+            keep=run.tracing.keep,
         )
         self._names = ", ".join(target.name for target in run.targets)
         self._cycle = 1
+        self._ended = 0
         self.observer = self._reader.observer
 
     def run_cycles(self) -> KleakError | None:
@@ -170,7 +181,7 @@ class _Capture:
             if not isinstance(failure, StoppedError):
                 self.kmemleak.ask(self._tracer, unloaded_at, self._progress)
         except KeyboardInterrupt:
-            failure = failure or StoppedError("interrupted while waiting for late frees")
+            failure = failure or StoppedWaitingError("interrupted while waiting for late frees")
         self._reader.sample("end", 0)
         return failure
 
@@ -179,7 +190,10 @@ class _Capture:
         notes = []
         if failure is not None:
             notes.append(f"ended in cycle {self._cycle} of {self._run.cycles}: {failure}")
-        return self._reader.session(notes, finished=True, kmemleak=self.kmemleak.result)
+        missing = (self._run.cycles - self._ended) * len(self._run.targets)
+        return self._reader.session(
+            notes, finished=True, kmemleak=self.kmemleak.result, cut=cut_off(missing, failure)
+        )
 
     def _run_cycle(self, loader: ModuleLoader, index: int) -> None:
         doing = f"cycle {index} of {self._run.cycles}"
@@ -207,6 +221,7 @@ class _Capture:
             self._reader.sample("unloaded", index)
         self._settle(BETWEEN_CYCLES, doing)
         self._reader.sample("settled", index)
+        self._ended = index
         self._progress.say(f"{doing}: saving")
         self._recorder.save(self._reader.session(finished=False))
 

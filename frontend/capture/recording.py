@@ -18,7 +18,8 @@ from kleak.capture.sampling import FIRST_WALKS
 from kleak.capture.sites import build_sites
 from kleak.capture.tracer import Tracer
 from kleak.collection import no_collection
-from kleak.model import Answer, Cycle, Session, Target, Trust
+from kleak.errors import KleakError, StoppedWaitingError
+from kleak.model import CYCLES_CUT_OFF, FINAL_WAIT_CUT_SHORT, Answer, Cycle, Session, Target, Trust
 
 KEPT_OF_A_SITE = 1000
 SHOWN_CACHES = 5
@@ -60,13 +61,15 @@ def read_session(
     kmemleak: KmemleakResult,
     keep: int = KEPT_OF_A_SITE,
     era_of: Callable[[int], int] = lambda cycle: cycle,
+    cut: Mapping[str, int] | None = None,
     notes: Sequence[str] = (),
 ) -> Session:
     """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
 
     ``keep``: outstanding allocations kept of a site. ``era_of``: see build_sites().
     ``finished``: no more cycles will come; then the memory of kept objects is searched for
-    pointers. ``kmemleak``: what it said of what is outstanding, or why it was not asked.
+    pointers. ``kmemleak``: what it said of what is outstanding, or why it was not asked. ``cut``:
+    see cut_off().
     """
     report = read_vmalloc_regions()
     answers = []
@@ -106,7 +109,7 @@ def read_session(
         tuple(cycles),
         sites,
         Trust(
-            losses(counters),
+            losses(counters) | dict(cut or {}),
             _nonzero(counters.counted, _REPAIRS),
             observed,
             tracer.means,
@@ -122,6 +125,15 @@ def read_session(
         report.regions,
         about,
     )
+
+
+def cut_off(cycles: int, failure: KleakError | None) -> dict[str, int]:
+    """Return what the end of a capture took from it, by its name in reports.
+
+    ``cycles``: how many were planned and did not come to their end. ``failure``: what ended it.
+    """
+    cut = {CYCLES_CUT_OFF: cycles} if cycles > 0 else {}
+    return cut | ({FINAL_WAIT_CUT_SHORT: 1} if isinstance(failure, StoppedWaitingError) else {})
 
 
 def losses(counters: Counters) -> dict[str, int]:

@@ -11,13 +11,19 @@ from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
 from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.processes import CommandFailedError, ProcessTree
-from kleak.capture.recording import read_session
+from kleak.capture.recording import cut_off, read_session
 from kleak.capture.records import Limits
 from kleak.capture.sampling import WALK_EVERY, Growth, outstanding_by_call_site
 from kleak.capture.scope import NamedScope
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
 from kleak.capture.tracer import Tracer
-from kleak.errors import KleakError, StoppedError, TargetError, UnsupportedError
+from kleak.errors import (
+    KleakError,
+    StoppedError,
+    StoppedWaitingError,
+    TargetError,
+    UnsupportedError,
+)
 from kleak.model import Cycle, Session, Trust
 from kleak.progress import Progress
 from kleak.symbols.kernel_table import KernelTable
@@ -100,6 +106,7 @@ class _Capture:
         self._target = run.scope.target
         self._growth = Growth(tracer)
         self._cycles: list[Cycle] = []
+        self._ended = 0
         self._notes: list[str] = []
 
     def run_all(self) -> tuple[Session, KleakError | None]:
@@ -131,7 +138,7 @@ class _Capture:
             if not isinstance(failure, StoppedError):
                 self._kmemleak.ask(self._tracer, ended_at, self._progress)
         except KeyboardInterrupt:
-            failure = failure or StoppedError("interrupted while waiting for late frees")
+            failure = failure or StoppedWaitingError("interrupted while waiting for late frees")
         self._sample("end", 0)
         return failure
 
@@ -144,6 +151,7 @@ class _Capture:
             self._run_command(index)
         except CommandFailedError as error:
             failure = str(error)
+            self._ended = index
             raise
         finally:
             self._tracer.count_allocations(False)
@@ -151,6 +159,7 @@ class _Capture:
         self._sample("unloaded", index)
         settle(self._tracer.outstanding_count, BETWEEN_CYCLES, self._progress, f"run {index}")
         self._sample("settled", index)
+        self._ended = index
         call_sites = self._tracer.call_sites()
         if call_sites is not None:
             self._growth.note(outstanding_by_call_site(self._tracer.totals(), call_sites))
@@ -195,5 +204,6 @@ class _Capture:
             kmemleak=self._kmemleak.result,
             keep=self._run.keep,
             era_of=self._symboliser.era,
+            cut=cut_off(self._run.repeat - self._ended, failure) if finished else None,
             notes=notes,
         )

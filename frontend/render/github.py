@@ -18,7 +18,7 @@ from kleak.units import size
 def render(report: Report, *, fail_on: Verdict, locate: Callable[[str], str]) -> str:
     """An error for each site that counts and is at ``fail_on`` or surer; nothing for the others.
 
-    A site that hangs on another one has none of its own. A warning tells of lost events.
+    A site that hangs on another one has none of its own. A warning tells of what was lost.
     ``locate`` turns a source file's name into its path in the repository.
     """
     lines = [
@@ -27,7 +27,7 @@ def render(report: Report, *, fail_on: Verdict, locate: Callable[[str], str]) ->
         if site.is_finding and site.verdict >= fail_on
     ]
     if not report.trust.complete:
-        lost = f"kleak lost events: {', '.join(counted(report.trust.lost))}"
+        lost = f"the trace is incomplete, lost: {', '.join(counted(report.trust.lost))}"
         lines.append(f"::warning title=kleak {_property(report.target.name)}::{_data(lost)}")
     return "".join(f"{line}\n" for line in lines)
 

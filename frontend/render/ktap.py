@@ -14,8 +14,8 @@ from kleak.render.table import counted, frame_text, kernels, place
 def render(material: Material, look: Look) -> str:
     """A test for the trace, then one for each site: a site at ``look.fail_on`` or surer fails.
 
-    The first is skipped, not passed, where events were lost: then nothing can be called clean. So
-    is a site that would fail but is excused, or hangs on another one that fails.
+    The first is skipped, not passed, where the trace is incomplete: then nothing can be called
+    clean. So is a site that would fail but is excused, or hangs on another one that fails.
     """
     report = material.report
     subject = _name(report.target.name)

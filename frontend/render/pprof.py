@@ -11,7 +11,7 @@ from kleak.render.escape import printable
 from kleak.render.profile_proto import profile_class
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import kernels
+from kleak.render.table import counted, kernels
 
 SAMPLE_TYPES = (("outstanding_objects", "count"), ("outstanding_space", "bytes"))
 KERNEL = "vmlinux"
@@ -82,7 +82,8 @@ class _Profile:
             )
         )
         if not report.trust.complete:
-            self.message.comment.append(self._string("INCOMPLETE: events were lost"))
+            lost = printable(", ".join(counted(report.trust.lost)))
+            self.message.comment.append(self._string(f"INCOMPLETE, lost: {lost}"))
         self._mapping(None)  # pprof takes the first one for the main binary
 
     def add_sample(

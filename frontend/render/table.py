@@ -442,7 +442,7 @@ def _unseen(trust: Trust) -> str:
     absent = [name for name, state in sorted(trust.witnesses.items()) if state != "used"]
     text = ""
     if not trust.complete:
-        text += " Events were lost (see trust), so a leak may have been missed."
+        text += " The trace is incomplete (see trust), so a leak may have been missed."
     if absent:
         text += f" Not asked: {', '.join(absent)}."
     return text

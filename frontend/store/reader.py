@@ -15,6 +15,8 @@ from weakref import finalize
 
 from kleak.errors import UsageError
 from kleak.model import (
+    CYCLES_CUT_OFF,
+    FINAL_WAIT_CUT_SHORT,
     Allocation,
     Answer,
     Circumstances,
@@ -308,7 +310,16 @@ def _read_trust(database: sqlite3.Connection, row: _Row, cycles: int) -> Trust:
     if not row.finished:
         note, missing = _cut_short(row.planned_cycles, cycles)
         notes.append(note)
-        lost["cycles_cut_off"] = missing
+        lost[FINAL_WAIT_CUT_SHORT] = 1
+        if missing:
+            lost[CYCLES_CUT_OFF] = missing
+    elif row.planned_cycles is not None and CYCLES_CUT_OFF not in lost:
+        # Captures did not say themselves at first what cut them off. Those that followed several
+        # modules planned for each of them as many cycles as were to come of all together.
+        modules = 1 + row.target_name.count(",") if row.target_kind == "module" else 1
+        missing = row.planned_cycles // modules - cycles
+        if missing > 0:
+            lost[CYCLES_CUT_OFF] = missing
     return Trust(
         lost,
         dict(run("SELECT reason, number FROM repairs").fetchall()),
@@ -323,7 +334,7 @@ def _cut_short(planned: int | None, saved: int) -> tuple[str, int]:
     """What to tell of a session whose capture was killed, and how many cycles it lacks."""
     how = "the capture was cut short (killed, or the machine went down)"
     if planned is not None and saved >= planned:
-        return f"{how} after its last cycle: frees that came late are missing", 1
+        return f"{how} after its last cycle: frees that came late are missing", 0
     of = "" if planned is None else f" of {planned}"
     kept = {0: "no cycle is", 1: "cycle 1 is"}.get(saved, f"cycles 1 to {saved} are")
     note = f"{how} in cycle {saved + 1}{of}: {kept} saved, cycle {saved + 1} is missing"

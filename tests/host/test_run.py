@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from kleak.store.reader import read_session
 from tests.build_modules import TOP
 
 PIPES = 41
@@ -204,6 +205,50 @@ def test_interrupt_while_waiting_for_the_tree(place: Path) -> None:
         _, said = process.communicate(timeout=100)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "kleak: interrupted"
+    assert "trust: INCOMPLETE; lost: 1 cycles cut off;" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, None)]
+)
+def test_fewer_runs_than_planned_are_incomplete(
+    place: Path, number: signal.Signals, status: int | None
+) -> None:
+    """Ended while the second run's tree is waited for: the first is whole."""
+    line = f"test -e first || {{ : >first; exit; }}; {sys.executable} {DAEMON} 1 600"
+    with subprocess.Popen(
+        command("--scope", "alloc_pipe_info", "--tree-timeout", "600", "--repeat", "5",
+                "-o", "cut.kleak", "--json", "cut.json", "--", "sh", "-c", line),
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        while not (place / "daemons").exists():
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(number)
+        process.communicate(timeout=100)
+    assert process.returncode == (status or -number)
+    found = read_session(place / "cut.kleak")
+    assert found.trust.lost["cycles_cut_off"] == 4
+    if status is not None:
+        trust = json.loads((place / "cut.json").read_text())["trust"]
+        assert (trust["complete"], trust["lost"]) == (False, {"cycles_cut_off": 4})
+
+
+def test_a_command_that_fails_ends_the_runs_and_that_is_incomplete(place: Path) -> None:
+    result = run(
+        "--repeat",
+        "3",
+        "--scope",
+        "do_signalfd4",
+        "--json",
+        "failed.json",
+        "--",
+        "false",
+        cwd=place,
+    )
+    assert result.returncode == 1
+    trust = json.loads((place / "failed.json").read_text())["trust"]
+    assert (trust["complete"], trust["lost"]) == (False, {"cycles_cut_off": 2})
 
 
 def test_module_that_is_not_loaded(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_full_disk_keeps_what_was_saved(path):
         (6, 10, "in cycle 7 of 10: cycles 1 to 6 are saved, cycle 7 is missing", 4),
         (1, 2, "in cycle 2 of 2: cycle 1 is saved, cycle 2 is missing", 1),
         (0, 3, "in cycle 1 of 3: no cycle is saved, cycle 1 is missing", 3),
-        (3, 3, "after its last cycle: frees that came late are missing", 1),
+        (3, 3, "after its last cycle: frees that came late are missing", 0),
     ],
 )
 def test_a_session_that_was_cut_short_says_so(path, saved, planned, note, missing):
@@ -203,8 +203,40 @@ def test_a_session_that_was_cut_short_says_so(path, saved, planned, note, missin
     captured = replace(session(site([3] * saved), cycles=saved), circumstances=about)
     report = judge(read_session(save(path, captured)))
     assert not report.trust.complete
-    assert report.trust.lost["cycles_cut_off"] == missing
+    assert report.trust.lost.get("cycles_cut_off", 0) == missing
+    assert report.trust.lost["final_wait_cut_short"] == 1
     assert any(text.endswith(note) for text in report.trust.notes)
+
+
+@pytest.mark.parametrize(
+    ("target", "planned", "loads", "missing"),
+    [
+        ("one", 5, 3, 2),
+        ("one", 5, 5, 0),
+        ("one", None, 3, 0),  # kleak module --follow
+        ("one,two", 6, 4, 0),  # followed: 3 were wanted, and one more began meanwhile
+        ("one,two", 10, 4, 1),
+    ],
+)
+def test_fewer_cycles_than_were_planned_are_told(path, target, planned, loads, missing):
+    """Of files of captures that did not say it; and it takes nothing from the evidence."""
+    captured = session(site([3] * loads), cycles=loads)
+    about = replace(captured.circumstances, planned_cycles=planned)
+    captured = replace(captured, circumstances=about, target=replace(captured.target, name=target))
+    whole = judge(replace(captured, circumstances=replace(about, planned_cycles=None)))
+    report = judge(read_session(save(path, captured)))
+    assert report.trust.lost == ({"cycles_cut_off": missing} if missing else {})
+    assert report.trust.complete is (missing == 0)
+    assert [(one.verdict, one.score) for one in report.sites] == [
+        (one.verdict, one.score) for one in whole.sites
+    ]
+
+
+def test_what_a_capture_says_of_its_end_stays(path):
+    captured = session(site([3] * 4), cycles=4, lost={"cycles_cut_off": 2})
+    about = replace(captured.circumstances, planned_cycles=5)
+    read = read_session(save(path, replace(captured, circumstances=about)))
+    assert read.trust.lost == {"cycles_cut_off": 2}
 
 
 # --- what is no good
