@@ -119,6 +119,7 @@ def cli(context: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Run kleak with the arguments of the process, and leave it with its exit status."""
+    _open_closed_streams()
     # Both end a command the way Ctrl-C does: with everything put back.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -169,6 +170,19 @@ def _tell(error: BaseException) -> None:
             "report it)",
             err=True,
         )
+
+
+def _open_closed_streams() -> None:
+    """Open what the caller has closed (``>&-``), and Python gives as None: nothing is read or kept.
+
+    Else a file that kleak opens gets the number of a standard stream, and what is printed. As
+    Python opens them, commands that kleak starts find them closed, as its caller wanted.
+    """
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            assert opened == number  # the lowest that is free
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def _flush() -> None:

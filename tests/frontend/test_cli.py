@@ -92,6 +92,33 @@ def test_a_reader_that_went_away_is_no_verdict(arguments, status, closed):
         assert not done.stderr
 
 
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["report", SAMPLE], 1),
+        (["report", SAMPLE, "--format", "pprof"], 1),
+        (["doctor"], None),
+        (["--version"], 0),
+        (["report", "no such file"], 2),
+    ],
+)
+def test_closed_streams_are_nobody_who_reads(arguments, status, closed):
+    """And what kleak opens does not take their place."""
+
+    def call(streams):
+        return subprocess.run(
+            ["/bin/sh", "-c", f'exec "$@" {" ".join(f"{n}>&-" for n in streams)}', "sh",
+             sys.executable, "-m", "kleak", *arguments],
+            capture_output=True, check=False,
+        )  # fmt: skip
+
+    whole, done = call(()), call(closed)
+    assert done.returncode == (whole.returncode if status is None else status)
+    assert done.stdout == (b"" if 1 in closed else whole.stdout)
+    assert done.stderr == (b"" if 2 in closed else whole.stderr)
+
+
 def imported_by(*arguments: str) -> set[str]:
     """Return the modules that kleak has imported when it ends."""
     code = (

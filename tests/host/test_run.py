@@ -251,6 +251,14 @@ def test_a_command_that_fails_ends_the_runs_and_that_is_incomplete(place: Path) 
     assert (trust["complete"], trust["lost"]) == (False, {"cycles_cut_off": 2})
 
 
+def test_a_closed_standard_error(place: Path) -> None:
+    line = f"{sys.executable} -m kleak run --scope do_signalfd4 -- echo out 2>&-"
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "out\n")
+
+
 def test_module_that_is_not_loaded(tmp_path: Path) -> None:
     result = run("--module", "no_such", "--", "true", cwd=tmp_path)
     assert result.returncode == 4
