@@ -120,9 +120,11 @@ def cli(context: click.Context, debug: bool) -> None:
 def main() -> None:
     """Run kleak with the arguments of the process, and leave it with its exit status."""
     _open_closed_streams()
-    # Both end a command the way Ctrl-C does: with everything put back.
+    # Both end a command the way Ctrl-C does: with everything put back. What the caller ignores
+    # (nohup) stays ignored, here and in what kleak starts: only handlers are reset by exec.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     options = _Options()
     try:
         status = cli.main(prog_name="kleak", standalone_mode=False, obj=options)

@@ -74,6 +74,8 @@ class Screen:
         self._wake = (reader, writer)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in _SIGNALS:
+            if number == signal.SIGTSTP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # there is no shell that would continue it
             self._handlers[number] = signal.signal(number, self._handle)
         self._take()
         return self

@@ -121,8 +121,9 @@ def _be_child(plan: NetPlan, report_to: int) -> NoReturn:
     status = 70
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         failure = _Runner(plan).run()
         os.write(report_to, (failure or "").encode())

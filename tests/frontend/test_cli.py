@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -117,6 +118,18 @@ def test_closed_streams_are_nobody_who_reads(arguments, status, closed):
     assert done.returncode == (whole.returncode if status is None else status)
     assert done.stdout == (b"" if 1 in closed else whole.stdout)
     assert done.stderr == (b"" if 2 in closed else whole.stderr)
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_the_caller_ignores_ends_nothing(number, ignored):
+    fail = f"__import__('os').kill(__import__('os').getpid(), {int(number)}) or ValueError('odd')"
+    before = signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        result = kleak("explain", error=fail)
+    finally:
+        signal.signal(number, before)
+    assert result.returncode == (70 if ignored else 130)
 
 
 def imported_by(*arguments: str) -> set[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from kleak.screen import Screen
 
 TOP = Path(__file__).resolve().parents[2]
 SAMPLE = TOP / "tests/data/sessions/v1/6.12--leaky.kleak"
@@ -79,3 +82,12 @@ def test_sizes_are_in_kb_or_with_bytes_exact():
     exact = report("--bytes")
     assert "122880 B" in exact
     assert "kB" not in exact
+
+
+def test_a_stop_that_the_caller_ignores_stays_ignored():
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    try:
+        with open(os.devnull, "r+") as nothing, Screen(nothing, nothing):
+            assert signal.getsignal(signal.SIGTSTP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTSTP, before)

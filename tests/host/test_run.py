@@ -251,6 +251,18 @@ def test_a_command_that_fails_ends_the_runs_and_that_is_incomplete(place: Path) 
     assert (trust["complete"], trust["lost"]) == (False, {"cycles_cut_off": 2})
 
 
+def test_what_the_caller_ignores_the_command_ignores(place: Path) -> None:
+    line = (
+        f"trap '' HUP; exec {sys.executable} -m kleak run --scope do_signalfd4 -- "
+        "sh -c 'kill -HUP $PPID; grep SigIgn /proc/self/status'"
+    )
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[1], 16) & 1 << signal.SIGHUP - 1
+
+
 def test_a_closed_standard_error(place: Path) -> None:
     line = f"{sys.executable} -m kleak run --scope do_signalfd4 -- echo out 2>&-"
     done = subprocess.run(
