@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from kleak.errors import UsageError
+from kleak.names import readable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -160,12 +161,14 @@ def read_plan(spec: str) -> NetPlan:
         text = Path(spec).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{spec}: {getattr(error, 'strerror', None) or 'no text'}") from error
-    return parse_plan(text, spec)
+    return parse_plan(text, readable(spec))
 
 
 def parse_steps(text: str) -> NetPlan:
     """Return the plan of steps with semicolons between. Raises UsageError."""
-    return NetPlan(text, _steps([step for step in text.split(";") if step.strip()], "plan"))
+    return NetPlan(
+        readable(text), _steps([step for step in text.split(";") if step.strip()], "plan")
+    )
 
 
 def parse_plan(text: str, name: str) -> NetPlan:

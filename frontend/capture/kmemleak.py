@@ -169,7 +169,7 @@ def _scan_thread_runs() -> bool:
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             # Field 4 of stat, behind the name in brackets, is the parent: kthreadd is process 2.
-            name, _, rest = (directory / "stat").read_text().rpartition(")")
+            name, _, rest = (directory / "stat").read_text(errors="replace").rpartition(")")
         except OSError:  # it has ended
             continue
         if name.endswith("(kmemleak") and rest.split()[1] == "2":

@@ -12,6 +12,7 @@ from kleak.capture.recording import read_session
 from kleak.capture.records import LoadRecord
 from kleak.capture.tracer import Tracer
 from kleak.model import Cycle, Session, Target, Trust
+from kleak.names import readable
 from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.symboliser import ModuleLoad, Symboliser
 
@@ -170,8 +171,8 @@ def _describe(targets: Sequence[ModuleTarget]) -> Target:
         return Target(
             "module",
             target.name,
-            str(target.path),
-            target.parameters,
+            readable(str(target.path)),
+            tuple(map(readable, target.parameters)),
             target.image.version,
             target.image.build_id,
         )
@@ -179,6 +180,8 @@ def _describe(targets: Sequence[ModuleTarget]) -> Target:
         "module",
         ",".join(target.name for target in targets),
         parameters=tuple(
-            f"{target.name}.{parameter}" for target in targets for parameter in target.parameters
+            f"{target.name}.{readable(parameter)}"
+            for target in targets
+            for parameter in target.parameters
         ),
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from kleak.capture.tracer import Tracer
 from kleak.errors import TargetError, UsageError
+from kleak.names import readable
 
 # Signals to kleak that are the command's while it runs. Those that stop and continue a process
 # reach both by way of the terminal.
@@ -39,6 +40,7 @@ class CommandFailedError(TargetError):
 
     def __init__(self, command: str, status: int) -> None:
         """``status`` as subprocess gives it: negative for a signal."""
+        command = readable(command)
         if status < 0:
             super().__init__(f"{command} died of {signal.Signals(-status).name}")
         else:
@@ -149,7 +151,7 @@ def _tasks_of_tree(root: int) -> set[int]:
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
         except OSError:
             continue
         children.setdefault(parent, []).append(int(stat.parent.name))
@@ -172,7 +174,8 @@ def _process_name(task: int) -> str | None:
     place = Path(f"/proc/{task}")
     try:
         status = dict(
-            line.split(":\t", 1) for line in (place / "status").read_text().splitlines()[:5]
+            line.split(":\t", 1)
+            for line in (place / "status").read_text(errors="replace").splitlines()[:5]
         )
     except OSError:
         return None

@@ -154,7 +154,7 @@ def _process_names() -> Callable[[int], str]:
     @cache
     def name_of(tgid: int) -> str:
         try:
-            return Path(f"/proc/{tgid}/comm").read_text().rstrip("\n")
+            return Path(f"/proc/{tgid}/comm").read_text(errors="replace").rstrip("\n")
         except OSError:
             return ""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kleak.capture.records import SymbolScope
 from kleak.errors import TargetError, UsageError
 from kleak.model import Target
+from kleak.names import readable
 from kleak.symbols.kernel_table import KernelTable, TextRange
 
 
@@ -24,7 +25,8 @@ class NamedScope:
     @property
     def names(self) -> tuple[str, ...]:
         """What counts, by name; modules in brackets, as the kernel prints them on stacks."""
-        return (*self.globs, *(f"[{name}]" for name in self.modules)) or ("*",)
+        names = (*self.globs, *(f"[{name}]" for name in self.modules)) or ("*",)
+        return tuple(map(readable, names))
 
     @property
     def target(self) -> Target:
@@ -50,7 +52,7 @@ class NamedScope:
         for glob in self.globs:
             found = table.ranges_of_glob(glob)
             if not found:
-                raise UsageError(f"no function of this kernel matches {glob}")
+                raise UsageError(f"no function of this kernel matches {readable(glob)}")
             ranges.extend(found)
         ranges.sort(key=lambda text: text.start)
         return Scope(SymbolScope(tuple(ranges)) if ranges else None, tuple(loaded))

@@ -12,6 +12,7 @@ from kleak.analysis.snapshots.judge import analyze as analyze_snapshots
 from kleak.commands.output import make_output, output_options
 from kleak.errors import UsageError
 from kleak.model import Report
+from kleak.names import readable
 from kleak.render import memory
 from kleak.snapshot_files import read_snapshots
 
@@ -51,7 +52,7 @@ def analyze(
     noun = "1 snapshot" if len(snapshots) == 1 else f"{len(snapshots)} snapshots"
     name = f"{', '.join(map(str, paths[:2]))}"
     name += f" and {len(paths) - 2} more" if len(paths) > 2 else ""
-    analysis = analyze_snapshots(snapshots, f"{name} ({noun})")
+    analysis = analyze_snapshots(snapshots, f"{readable(name)} ({noun})")
     status = output.write(_with_memory(analysis))
     if analysis.memory is not None:
         text = memory.render(analysis.memory, exact=exact)

@@ -13,6 +13,7 @@ from kleak.analysis import baseline, suppressions
 from kleak.analysis.suppressions import Suppression
 from kleak.errors import UsageError
 from kleak.model import Report
+from kleak.names import readable
 from kleak.report_file import read_report
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -78,11 +79,11 @@ def find_excuses() -> Excuses:
             raise UsageError(f"{name}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise UsageError(f"{name} is no text: {error}") from error
-        rules += suppressions.parse(text, name)
+        rules += suppressions.parse(text, readable(name))
     known = given.get("baseline")
     if known is None:
         return Excuses(tuple(rules))
-    return Excuses(tuple(rules), read_report(Path(known)), known)
+    return Excuses(tuple(rules), read_report(Path(known)), readable(known))
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -24,6 +24,7 @@ from kleak.commands.output import (
 )
 from kleak.errors import UsageError
 from kleak.model import Verdict
+from kleak.names import readable
 from kleak.render.formats import BY_NAME, for_file
 from kleak.render.renderer import Capture, Look, Material, Renderer
 from kleak.store.reader import read_session
@@ -154,7 +155,7 @@ def gather(paths: Sequence[str], wish: Wish) -> Material:
 
 
 def _name(path: str, wish: Wish) -> str:
-    return Path(path).name if wish.redact else path
+    return readable(Path(path).name if wish.redact else path)
 
 
 def _capture(one: Judged, keys: Sequence[SiteKey], wish: Wish) -> Capture:

@@ -9,6 +9,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 from weakref import finalize
@@ -40,6 +41,7 @@ from kleak.store import schema
 from kleak.store.schema import APPLICATION_ID, unsigned
 from kleak.store.writer import is_session
 
+_YEAR_10000 = 253402300800
 _NOTHING = Tally()
 _EMPTY = CycleTally(_NOTHING, _NOTHING)
 
@@ -110,13 +112,46 @@ def _upgraded(path: Path, database: sqlite3.Connection) -> sqlite3.Connection:
     if problem != "ok":
         raise sqlite3.DatabaseError(problem.splitlines()[-1])
     if version == schema.SCHEMA_VERSION:
+        _check_types(database)
         return database
     memory = sqlite3.connect(":memory:", isolation_level=None)
     database.backup(memory)
     database.close()
     for older in range(version, schema.SCHEMA_VERSION):
         memory.executescript(schema.MIGRATIONS[older])
+    _check_types(memory)
     return memory
+
+
+@cache
+def _conditions() -> dict[str, dict[str, str]]:
+    """For each table, for each column, SQL that is true of a value of another type than it has."""
+    database = sqlite3.connect(":memory:")
+    database.executescript(schema.TABLES)
+    tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for table in tables:
+        for _, column, kind, not_null, _, key in database.execute(f"PRAGMA table_info({table})"):
+            types = [kind.lower(), *(() if not_null or key else ("null",))]
+            found[table][column] = f"typeof({column}) NOT IN ({', '.join(map(repr, types))})"
+    database.close()
+    return dict(found)
+
+
+def _check_types(database: sqlite3.Connection, table: str = "", where: str = "1") -> None:
+    """Raise TypeError where a value is not of its column's type, which SQLite does not ask for.
+
+    Of all tables but the largest, ``allocations``, or of the rows ``where`` of one ``table``.
+    """
+    for name, conditions in _conditions().items():
+        if name != table if table else name == "allocations":
+            continue
+        columns = {row[1] for row in database.execute(f"PRAGMA table_info({name})")}
+        # The first files of a version lack some.
+        wrong = " OR ".join(conditions[column] for column in conditions if column in columns)
+        query = f"SELECT 1 FROM {name} WHERE ({where}) AND ({wrong}) LIMIT 1"  # noqa: S608
+        if wrong and database.execute(query).fetchone():
+            raise TypeError(f"a value of another type in table {name}")
 
 
 class _Row(NamedTuple):
@@ -146,6 +181,8 @@ def _read(path: Path, allocations: _AllocationTable) -> Session:
     if found is None:
         raise UsageError(f"{path}: the capture ended before it saved anything")
     row = _Row(*found)
+    if row.started_at is not None and not 0 <= row.started_at < _YEAR_10000:
+        raise ValueError(f"no time: {row.started_at:g}")
     cycles = tuple(
         Cycle(*values)
         for values in run(
@@ -265,7 +302,9 @@ class _AllocationTable:
         Raises UsageError where the file turns out to be damaged here.
         """
         with _damage_told(self._path):
-            rows = self.database.execute(self._query, (first, first + number - 1))
+            last = first + number - 1
+            _check_types(self.database, "allocations", f"rowid BETWEEN {first} AND {last}")
+            rows = self.database.execute(self._query, (first, last))
             return tuple(Allocation(unsigned(address), *rest) for address, *rest in rows)
 
 

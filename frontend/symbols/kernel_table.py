@@ -6,6 +6,7 @@ symbol below" alone gives the names of one module to the remains of another.
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
@@ -155,9 +156,9 @@ class KernelTable:
 
     def _matching(self, pattern: str) -> list[int]:
         """Places of the symbols that a glob matches, as they are or as the source names them."""
-        wanted = re.compile(translate(pattern).encode())
+        wanted = re.compile(os.fsencode(translate(pattern)))
         # What is literal rules out most, at a tenth of what matching takes.
-        begin = re.split(r"[*?[]", pattern, maxsplit=1)[0].encode()
+        begin = os.fsencode(re.split(r"[*?[]", pattern, maxsplit=1)[0])
         return [
             index
             for index, name in enumerate(self._names)

@@ -235,20 +235,37 @@ def test_fewer_runs_than_planned_are_incomplete(
 
 
 def test_a_command_that_fails_ends_the_runs_and_that_is_incomplete(place: Path) -> None:
-    result = run(
-        "--repeat",
-        "3",
-        "--scope",
-        "do_signalfd4",
-        "--json",
-        "failed.json",
-        "--",
-        "false",
-        cwd=place,
-    )
+    scope = ("--scope", "do_signalfd4")
+    result = run("--repeat", "3", *scope, "--json", "failed.json", "--", "false", cwd=place)
     assert result.returncode == 1
     trust = json.loads((place / "failed.json").read_text())["trust"]
     assert (trust["complete"], trust["lost"]) == (False, {"cycles_cut_off": 2})
+
+
+def test_arguments_and_names_that_are_no_text(place: Path) -> None:
+    odd = os.fsdecode(b"\xff")
+    result = run("--scope", odd, "--", "true", cwd=place)
+    assert result.returncode == 2
+    assert result.stderr == "kleak: no function of this kernel matches \\xff\n"
+
+    (place / odd).write_text("#!/bin/sh\nexit 7\n")
+    (place / odd).chmod(0o700)
+    result = run("--scope", f"[!{odd}]o_signalfd4", "--", f"./{odd}", cwd=place)
+    assert result.returncode == 7
+    assert result.stderr.endswith("kleak: ./\\xff failed with exit status 7\n")
+
+    holder = (
+        "import ctypes, os, time\n"
+        "if os.fork(): os._exit(0)\n"
+        "os.closerange(0, 3)\n"
+        "ctypes.CDLL(None).prctl(15, b'odd\\xff')\n"
+        "kept = [os.pipe() for _ in range(5)]\n"
+        "time.sleep(8)\n"
+    )
+    result = run("--scope", "alloc_pipe_info", "--by-process", "--tree-timeout", "2", "--",
+                 sys.executable, "-c", holder, cwd=place)  # fmt: skip
+    assert "had not ended" in " ".join(result.stderr.split())
+    assert result.returncode in (0, 1), result.stderr
 
 
 def test_what_the_caller_ignores_the_command_ignores(place: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 from kleak.commands.report import report as command
 from kleak.errors import KleakError
 from kleak.model import Target
-from kleak.render.formats import RENDERERS
+from kleak.render.formats import BY_NAME, RENDERERS
 from kleak.store.writer import SessionWriter
 from tests.samples import KERNFS, regions_of, session, site
 from tests.saved import everything, saved_files
@@ -243,3 +244,22 @@ def test_what_is_no_session_is_one_line(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stderr) == (2, f"kleak: {path} is no kleak session\n")
+
+
+def test_files_whose_names_are_no_text(tmp_path):
+    """Such a name goes into no table; bytes that are no UTF-8 are written as escapes."""
+    sample = saved_files()[0]
+    names = [tmp_path / os.fsdecode(name) for name in (b"bad\xff.kleak", b"other.kleak")]
+    for name in names:
+        shutil.copy(sample, name)
+    rules = tmp_path / os.fsdecode(b"rules\xff")
+    rules.write_text("leak:forget_rings\n")
+    for renderer in BY_NAME:
+        written = tmp_path / "written"
+        done = subprocess.run(
+            [sys.executable, "-m", "kleak", "report", *names, "--format", renderer,
+             "-o", written, "--suppressions", rules, "--baseline", names[0]],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), renderer
+        assert rb"\udcff" not in written.read_bytes()

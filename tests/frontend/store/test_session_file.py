@@ -279,6 +279,36 @@ def test_a_session_without_any_save(path):
         read_session(path)
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "samples SET cycle = x'fffe'",
+        "samples SET time_ns = 0.5",
+        "cycles SET loaded_at_ns = 'soon'",
+        "allocations SET allocated_at_ns = x'00'",
+        "allocations SET comm = x'00'",
+        "allocations SET pid = 'one'",
+        "session SET started_at = 'today'",
+        "session SET started_at = 1e300",
+        "session SET started_at = 9e999",
+        "session SET planned_cycles = x'01'",
+        "session SET kernel_release = x'01'",
+        "witnesses SET state = x'00'",
+        "frames SET symbol = x'00'",
+        "answers SET text_zlib = 'no bytes'",
+    ],
+)
+def test_a_value_of_another_type_is_damage(path, spoil):
+    save(path, everything())
+    database = sqlite3.connect(path)
+    database.execute(f"UPDATE {spoil}")
+    database.commit()
+    database.close()
+    said = re.escape(f"{path}: the session is damaged (")
+    with pytest.raises(UsageError, match=said):
+        [list(one.kept) for one in read_session(path).sites]
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_session_is_an_error_and_no_traceback(tmp_path_factory, data):
