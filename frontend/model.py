@@ -503,7 +503,9 @@ class Report:
     ``merged`` are the sessions that it was made from, if there was more than one. ``groups`` are
     the sites by what ``grouped_by`` names, most bytes first, where that was asked for. ``memory``
     is None where it cannot be told: with one cycle, or for merged sessions.
-    ``suppressions`` are the rules that were applied, in the order of their files.
+    ``suppressions`` are the rules that were applied, in the order of their files. ``not_shown`` are
+    the sites behind ``sites`` that nobody wants to see one by one, ``groups_not_shown`` is how many
+    groups: they count in whatever is said of all.
     """
 
     kernel: Kernel
@@ -516,3 +518,10 @@ class Report:
     groups: tuple[Group, ...] = ()
     memory: MemoryAccount | None = None
     suppressions: tuple[SuppressionUse, ...] = ()
+    not_shown: tuple[JudgedSite, ...] = ()
+    groups_not_shown: int = 0
+
+    @property
+    def every_site(self) -> tuple[JudgedSite, ...]:
+        """All sites, shown or not."""
+        return self.sites + self.not_shown

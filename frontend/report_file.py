@@ -38,7 +38,7 @@ def read_report(path: Path) -> Report:
     """Read a report that was written as JSON, or judge a session.
 
     Of what was merged or grouped only the sites come back. Raises UsageError where the file is
-    neither, or is damaged.
+    neither, is damaged, or lacks sites that it had.
     """
     try:
         if is_session(path):
@@ -54,6 +54,10 @@ def read_report(path: Path) -> Report:
     if schema != SCHEMA:
         raise UsageError(f"{path}: its schema is {schema!r}, and {SCHEMA!r} is needed")
     try:
+        if "not_shown" in document and _number(_object(document, "not_shown"), "sites"):
+            raise UsageError(
+                f"{path} lacks sites, which --top left out: make it again without --top"
+            )
         return _report(document)
     except KeyError as error:
         raise UsageError(f"{path} is damaged: no key {error}") from error

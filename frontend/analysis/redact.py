@@ -34,6 +34,7 @@ def redact_report(report: Report) -> Report:
         report,
         target=_target(report.target),
         sites=tuple(_site(site) for site in report.sites),
+        not_shown=tuple(_site(site) for site in report.not_shown),
         trust=replace(report.trust, notes=_notes(report.trust.notes, report.target)),
     )
 

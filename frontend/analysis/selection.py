@@ -35,13 +35,25 @@ def sort(report: Report, order: str) -> Report:
 
 
 def top(report: Report, number: int) -> Report:
-    """The report with its first ``number`` sites; a note tells of the others."""
-    left_out = len(report.sites) - number
-    if left_out <= 0:
+    """The report with its first ``number`` sites, and groups, shown; a note tells of the others."""
+    shown, rest = report.sites[:number], report.sites[number:]
+    groups = len(report.groups) - number
+    said = [(groups, "group")] if report.grouped_by is not None else [(len(rest), "site")]
+    notes = tuple(
+        f"{count} more {noun} is not shown" if count == 1 else f"{count} more {noun}s are not shown"
+        for count, noun in said
+        if count > 0
+    )
+    if not rest and groups <= 0:
         return report
-    note = f"{left_out} more {'site is' if left_out == 1 else 'sites are'} not shown"
-    trust = replace(report.trust, notes=(*report.trust.notes, note))
-    return replace(report, sites=report.sites[:number], trust=trust)
+    return replace(
+        report,
+        sites=shown,
+        not_shown=rest,
+        groups=report.groups[:number],
+        groups_not_shown=max(0, groups),
+        trust=replace(report.trust, notes=(*report.trust.notes, *notes)),
+    )
 
 
 @dataclass

@@ -108,7 +108,7 @@ def status_of(report: Report, fail_on: Verdict, *, strict: bool) -> ExitStatus:
     """Return what a report decides. Sites that are excused do not count."""
     if strict and not report.trust.complete:
         return ExitStatus.INCOMPLETE
-    if any(site.verdict >= fail_on and site.excuse is None for site in report.sites):
+    if any(site.verdict >= fail_on and site.excuse is None for site in report.every_site):
         return ExitStatus.FOUND
     return ExitStatus.CLEAN
 

@@ -56,7 +56,13 @@ class Wish:
 @click.option("--format", "name", type=click.Choice(list(BY_NAME)), help="Format.  [default: text]")
 @click.option("--verbose", is_flag=True, help="Whole stacks, every piece of evidence.")
 @bytes_option
-@click.option("--top", "limit", type=click.IntRange(1), metavar="N", help="The first N sites only.")
+@click.option(
+    "--top",
+    "limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Show the first N sites (or groups) only; all of them count.",
+)
 @click.option("--sort", "order", type=click.Choice(list(ORDERS)), default="rank", show_default=True)
 @click.option(
     "--group-by", "grouping", type=click.Choice(GROUPINGS), default="site", show_default=True

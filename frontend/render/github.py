@@ -26,6 +26,10 @@ def render(report: Report, *, fail_on: Verdict, locate: Callable[[str], str]) ->
         for site in report.sites
         if site.is_finding and site.verdict >= fail_on
     ]
+    hidden = sum(site.is_finding and site.verdict >= fail_on for site in report.not_shown)
+    if hidden:
+        text = f"{hidden} more that would be shown here {'is' if hidden == 1 else 'are'} left out"
+        lines.append(f"::warning title=kleak {_property(report.target.name)}::{_data(text)}")
     if not report.trust.complete:
         lost = f"the trace is incomplete, lost: {', '.join(counted(report.trust.lost))}"
         lines.append(f"::warning title=kleak {_property(report.target.name)}::{_data(lost)}")

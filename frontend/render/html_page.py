@@ -92,7 +92,7 @@ def _json(data: Any) -> str:
 
 
 def _surest(report: Report) -> str:
-    counting = (site.verdict for site in report.sites if site.excuse is None)
+    counting = (site.verdict for site in report.every_site if site.excuse is None)
     return max(counting, default=Verdict.RETAINED).label
 
 

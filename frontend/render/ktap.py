@@ -15,12 +15,14 @@ def render(material: Material, look: Look) -> str:
     """A test for the trace, then one for each site: a site at ``look.fail_on`` or surer fails.
 
     The first is skipped, not passed, where the trace is incomplete: then nothing can be called
-    clean. So is a site that would fail but is excused, or hangs on another one that fails.
+    clean. So is a site that would fail but is excused, or hangs on another one that fails. Where
+    sites are not shown, a last test stands for them.
     """
     report = material.report
     subject = _name(report.target.name)
     sites = report.sites
-    lines = ["KTAP version 1", f"1..{1 + len(sites)}", f"# kernel: {_name(kernels(report))}"]
+    tests = 1 + len(sites) + bool(report.not_shown)
+    lines = ["KTAP version 1", f"1..{tests}", f"# kernel: {_name(kernels(report))}"]
     lines += [f"# note: {_name(note)}" for note in report.trust.notes]
     lines.append(_trace(report, subject))
     numbers = {site.rank: number for number, site in enumerate(sites, start=2)}
@@ -36,8 +38,17 @@ def render(material: Material, look: Look) -> str:
             f"{_name(place(site))} {site.verdict.label} {site.outstanding.count} objects "
             f"{site.outstanding.size_bytes} bytes{skip}"
         )
+    if report.not_shown:
+        guilty_too = sum(
+            site.verdict >= look.fail_on and site.is_finding for site in report.not_shown
+        )
+        failed += bool(guilty_too)
+        lines.append(
+            f"{'not ok' if guilty_too else 'ok'} {tests} {subject}: {len(report.not_shown)} more "
+            f"sites, not shown: {guilty_too} would fail"
+        )
     skipped += not report.trust.complete
-    passed = 1 + len(sites) - failed - skipped
+    passed = tests - failed - skipped
     lines.append(f"# Totals: pass:{passed} fail:{failed} xfail:0 xpass:0 skip:{skipped} error:0")
     return "\n".join(lines) + "\n"
 

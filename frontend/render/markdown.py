@@ -60,7 +60,7 @@ def _head(report: Report) -> str:
 def _summary(report: Report) -> str:
     if not report.sites:
         return "nothing outstanding"
-    counting = [site for site in report.sites if site.excuse is None]
+    counting = [site for site in report.every_site if site.excuse is None]
     if not counting:
         return "nothing outstanding that counts"
     surest = max(site.verdict for site in counting)

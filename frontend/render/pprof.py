@@ -81,6 +81,9 @@ class _Profile:
                 printable(f"kleak: {report.target.name}, {report.cycles} cycles, {kernels(report)}")
             )
         )
+        if report.not_shown:
+            left_out = f"{len(report.not_shown)} more sites are not in this profile"
+            self.message.comment.append(self._string(left_out))
         if not report.trust.complete:
             lost = printable(", ".join(counted(report.trust.lost)))
             self.message.comment.append(self._string(f"INCOMPLETE, lost: {lost}"))

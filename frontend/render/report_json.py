@@ -34,8 +34,9 @@ def render(report: Report) -> str:
 def document(report: Report) -> dict[str, Any]:
     """The document as plain objects. Sizes are bytes.
 
-    The keys "sessions", "groups", "suppressions" and "memory" are there only where sessions were
-    merged, sites grouped, suppressions given, or the growth of memory could be followed.
+    The keys "sessions", "groups", "suppressions", "memory" and "not_shown" are there only where
+    sessions were merged, sites grouped, suppressions given, the growth of memory could be
+    followed, or sites are left out.
     """
     found: dict[str, Any] = {
         "schema": SCHEMA,
@@ -44,7 +45,7 @@ def document(report: Report) -> dict[str, Any]:
         "cycles": report.cycles,
         "trust": _trust(report.trust),
         "totals": {
-            verdict.label: _total([site for site in report.sites if site.verdict is verdict])
+            verdict.label: _total([site for site in report.every_site if site.verdict is verdict])
             for verdict in sorted(Verdict, reverse=True)
         },
         "sites": [_site(site) for site in report.sites],
@@ -56,6 +57,11 @@ def document(report: Report) -> dict[str, Any]:
     if report.grouped_by is not None:
         found["grouped_by"] = report.grouped_by
         found["groups"] = [_group(group) for group in report.groups]
+    if report.not_shown or report.groups_not_shown:
+        found["not_shown"] = {
+            "sites": len(report.not_shown),
+            "groups": report.groups_not_shown,
+        }
     if report.suppressions:
         found["suppressions"] = [_suppression(one) for one in report.suppressions]
     return found

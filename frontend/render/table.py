@@ -386,7 +386,7 @@ def totals(report: Report, *, exact: bool = False) -> str:
     """Sites, objects and bytes by verdict, in one line."""
     parts = []
     for verdict in sorted(Verdict, reverse=True):
-        sites = [site for site in report.sites if site.verdict is verdict]
+        sites = [site for site in report.every_site if site.verdict is verdict]
         if sites:
             count = sum(site.outstanding.count for site in sites)
             held = size(sum(site.outstanding.size_bytes for site in sites), exact=exact)
@@ -396,7 +396,7 @@ def totals(report: Report, *, exact: bool = False) -> str:
 
 def closing(report: Report, *, exact: bool = False) -> str:
     """The conclusion, in a sentence or two."""
-    leaks = [site for site in report.sites if site.verdict >= Verdict.LIKELY]
+    leaks = [site for site in report.every_site if site.verdict >= Verdict.LIKELY]
     guilty = [site for site in leaks if site.excuse is None]
     confirmed = [site for site in guilty if site.verdict is Verdict.CONFIRMED]
     name = report.target.name

@@ -43,6 +43,7 @@ def test_orders():
 def test_top_tells_what_is_missing():
     report = judge(captured())
     assert top(report, 4) is report
+    assert top(report, 1).every_site == report.sites
     assert top(report, 1).trust.notes[-1] == "3 more sites are not shown"
     assert top(report, 3).trust.notes[-1] == "1 more site is not shown"
     assert [one.rank for one in top(report, 2).sites] == [1, 2]

@@ -134,6 +134,55 @@ def test_top_is_heeded_by_every_format(tmp_path, renderer):
     assert sizes[1] < sizes[0]
 
 
+def last(text: str, count: int) -> list[str]:
+    return [block for block in text.split("\n\n") if block.strip()][-count:]
+
+
+def test_top_changes_no_conclusion():
+    """The one shown is the surest; the one that holds most is not."""
+    for options in ((), ("--sort", "count"), ("--group-by", "function")):
+        blocks = 1 if "--group-by" in options else 2
+        status, text = report(LEAKY, *options)
+        cut, shown = report(LEAKY, *options, "--top", "1")
+        assert cut == status == 1
+        assert last(shown, blocks) == last(text, blocks)
+        noun = "groups" if "--group-by" in options else "sites"
+        assert f"note: 3 more {noun} are not shown" in shown
+        assert "125 kB from 4 places" in shown
+
+
+def test_top_hides_no_failure(tmp_path):
+    """Whatever is not shown decides as before, in every format that concludes."""
+    saved = session(site([3] * 3), site([5, 0, 9], frames=KERNFS, object_bytes=4096))
+    path = save(tmp_path / "two.kleak", saved)
+    options = ("--sort", "bytes", "--top", "1")
+    assert [row["verdict"] for row in rows(path, *options)] == ["possible"]
+    assert report(path, *options)[0] == report(path)[0] == 1
+    _, ktap = report(path, *options, "--format", "ktap")
+    assert ktap.splitlines()[1] == "1..3"
+    assert "not ok 3 leaky: 1 more sites, not shown: 1 would fail" in ktap
+    assert "pass:2 fail:1" in ktap
+    assert "::warning" in report(path, *options, "--format", "github")[1]
+    for name in ("markdown", "html"):
+        shown, whole = (report(path, *more, "--format", name)[1] for more in (options, ()))
+        headline = r"^# .*$" if name == "markdown" else r"<p class=.verdict.*$"
+        assert re.findall(headline, shown, re.M) == re.findall(headline, whole, re.M)
+
+
+def test_top_in_json_is_told_and_no_baseline(tmp_path):
+    whole = json.loads(report(LEAKY, "--format", "json")[1])
+    cut = json.loads(report(LEAKY, "--format", "json", "--top", "1")[1])
+    assert cut["totals"] == whole["totals"]
+    assert cut["sites"] == whole["sites"][:1]
+    assert cut["not_shown"] == {"sites": 3, "groups": 0}
+    assert "not_shown" not in whole
+    grouped = ("--group-by", "function", "--top", "1", "--format", "json")
+    assert json.loads(report(LEAKY, *grouped)[1])["not_shown"] == {"sites": 3, "groups": 3}
+    (tmp_path / "cut.json").write_text(json.dumps(cut))
+    with pytest.raises(KleakError, match="lacks sites, which --top left out"):
+        report(LEAKY, "--baseline", str(tmp_path / "cut.json"))
+
+
 def test_group_by():
     found = {row["function"]: row for row in rows(LEAKY, "--group-by", "function")}
     assert found["forget_rings [leaky]"]["count"] == "10"
