@@ -171,7 +171,7 @@ def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> T
     trust = session.trust
     witnesses = dict(trust.witnesses)
     if len(session.cycles) < 2:
-        witnesses["growth"] = "absent: one cycle cannot show it, use --cycles 3 or more"
+        witnesses["growth"] = f"absent: one cycle cannot show it{_advice(session)}"
     else:
         witnesses.setdefault("growth", "used")
     if session.vmalloc_regions is None:
@@ -201,6 +201,13 @@ def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> T
     notes += kernel_log.notes(session)
     notes += memory.notes(account, len(session.cycles))
     return replace(trust, witnesses=witnesses, notes=tuple(notes))
+
+
+def _advice(session: Session) -> str:
+    """How to have more cycles; empty for kleak watch, which has none and plans none."""
+    if session.target.kind == "module":
+        return ", use --cycles 3 or more"
+    return "" if session.circumstances.planned_cycles is None else ", use --repeat 3 or more"
 
 
 def _extent(sites: Sequence[TracedSite]) -> str:

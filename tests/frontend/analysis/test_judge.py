@@ -8,7 +8,7 @@ import pytest
 
 from kleak.analysis.judge import judge
 from kleak.analysis.weights import WEIGHTS, Fact
-from kleak.model import Target, Verdict, VmallocRegion
+from kleak.model import Circumstances, Target, Verdict, VmallocRegion
 from tests.samples import KERNFS, LEAK, regions_of, session, site, stack
 
 VMALLOC = stack(
@@ -290,6 +290,21 @@ def test_trust_names_absent_witnesses_and_keeps_what_capture_said():
     assert judge(replace(captured, trust=said)).trust.witnesses["vmallocinfo"] == (
         "absent: no CAP_SYSLOG"
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "planned", "advice"),
+    [
+        (Target("module", "leaky"), 1, ", use --cycles 3 or more"),
+        (Target("symbols", "*"), 1, ", use --repeat 3 or more"),
+        (Target("symbols", "*"), None, ""),
+    ],
+)
+def test_who_has_one_cycle_is_told_the_option_of_his_command(target, planned, advice):
+    about = Circumstances(planned_cycles=planned)
+    captured = replace(session(site([3]), target=target), circumstances=about)
+    said = judge(captured).trust.witnesses["growth"]
+    assert said == f"absent: one cycle cannot show it{advice}"
 
 
 def test_growth_is_absent_with_one_cycle_whatever_capture_said():
