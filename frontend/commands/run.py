@@ -26,7 +26,7 @@ from kleak.progress import make_progress
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
     epilog="Example: sudo kleak run --by-process --repeat 3 -- ./exercise-pipes",
 )
 @scope_options

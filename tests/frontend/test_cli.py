@@ -132,6 +132,14 @@ def test_a_signal_that_the_caller_ignores_ends_nothing(number, ignored):
     assert result.returncode == (70 if ignored else 130)
 
 
+@pytest.mark.parametrize("command", ["run", "vm"])
+def test_a_misspelled_option_is_no_command(command):
+    wrong, right = {"run": ("--scpoe", "--scope"), "vm": ("--kernl", "--kernel")}[command]
+    result = CliRunner().invoke(cli, [command, wrong, "x", "--", "true"])
+    assert result.exit_code == 2
+    assert re.search(rf"No such option:? '?{wrong}'?. .*Did you mean .*{right}", result.output)
+
+
 def imported_by(*arguments: str) -> set[str]:
     """Return the modules that kleak has imported when it ends."""
     code = (

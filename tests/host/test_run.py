@@ -242,6 +242,15 @@ def test_a_command_that_fails_ends_the_runs_and_that_is_incomplete(place: Path) 
     assert (trust["complete"], trust["lost"]) == (False, {"cycles_cut_off": 2})
 
 
+@pytest.mark.parametrize("name", ["-x", "--scope"])
+def test_a_command_may_be_called_like_an_option(place: Path, name: str) -> None:
+    (place / name).write_text("#!/bin/sh\necho $1\n")
+    (place / name).chmod(0o700)
+    environment = {**os.environ, "PATH": f"{place}:{os.environ['PATH']}"}
+    result = run("--scope", "do_signalfd4", "--", name, "-y", cwd=place, env=environment)
+    assert (result.returncode, result.stdout) == (0, "-y\n")
+
+
 def test_arguments_and_names_that_are_no_text(place: Path) -> None:
     odd = os.fsdecode(b"\xff")
     result = run("--scope", odd, "--", "true", cwd=place)
