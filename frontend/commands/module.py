@@ -28,6 +28,7 @@ from kleak.commands.output import (
     session_options,
     tracer_options,
 )
+from kleak.commands.seconds import Seconds
 from kleak.errors import ExitStatus, UsageError
 from kleak.net_plan import read_plan
 from kleak.progress import make_progress
@@ -64,7 +65,7 @@ DEFAULT_CYCLES = 5
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     help="With --follow: report after so long at the latest.",
 )
 @click.option(
@@ -85,12 +86,8 @@ DEFAULT_CYCLES = 5
     is_flag=True,
     help="A load whose init fails is a cycle too: for leaks on error paths.",
 )
-@click.option(
-    "--load-timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True
-)
-@click.option(
-    "--unload-timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True
-)
+@click.option("--load-timeout", type=Seconds(0, min_open=True), default=60.0, show_default=True)
+@click.option("--unload-timeout", type=Seconds(0, min_open=True), default=30.0, show_default=True)
 @tracer_options
 @kmemleak_option
 @session_options

@@ -22,6 +22,7 @@ from kleak.commands.output import (
     stacks_option,
     tracer_options,
 )
+from kleak.commands.seconds import Seconds
 from kleak.progress import make_progress
 
 
@@ -38,7 +39,7 @@ from kleak.progress import make_progress
 @click.option(
     "--tree-timeout",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=10.0,
     show_default=True,
     help="How long to wait for the command's children, once it has ended itself.",
@@ -80,8 +81,12 @@ def run(
     """Find what the kernel allocates while COMMAND runs, and does not free after it.
 
     The command's input, output and signals are its own: the report goes to standard error. So is
-    its exit status, where it fails. Else: 0 nothing found, 1 a leak found (see --fail-on), 2
-    usage, 3 this machine cannot, 5 incomplete with --strict, 130 interrupted.
+    its exit status, where it fails (128 and the number of the signal that ended it: 143 where
+    kleak, and so the command, gets SIGTERM).
+
+    Exit status: that of the command where it fails. Else 0 nothing found, 1 a leak found (see
+    --fail-on), 2 usage, 3 this machine cannot, 4 a module of --module is not loaded, 5 incomplete
+    with --strict, 130 interrupted while the command does not run.
     """
     require_root()
     reporting = make_output(json, verbose, fail_on, strict, exact=exact, table_to=sys.stderr)

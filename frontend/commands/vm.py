@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from kleak.commands.seconds import Seconds
 from kleak.errors import TargetError, UsageError
 from kleak.vm import boot, find_kernel, kvm_works, release_of
 
@@ -36,7 +37,7 @@ OUTPUT_OPTIONS = ("--json", "--ktap", "--output", "-o")
     metavar="SECONDS",
     default=1800.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=Seconds(1),
     help="Kill the guest after this time, boot included.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

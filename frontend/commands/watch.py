@@ -24,6 +24,7 @@ from kleak.commands.output import (
     stacks_option,
     tracer_options_from,
 )
+from kleak.commands.seconds import Seconds
 from kleak.errors import KleakError, UsageError
 from kleak.live import ORDERS, Comparison, Reading, Refresh, Since, parse_filter
 from kleak.live_view import Action, View, press
@@ -48,7 +49,7 @@ _TEND_S = 10.0
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 86400),
+    type=Seconds(0.1, 86400),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

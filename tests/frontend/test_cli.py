@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -138,6 +139,24 @@ def test_a_misspelled_option_is_no_command(command):
     result = CliRunner().invoke(cli, [command, wrong, "x", "--", "true"])
     assert result.exit_code == 2
     assert re.search(rf"No such option:? '?{wrong}'?. .*Did you mean .*{right}", result.output)
+
+
+def float_options():
+    context = click.Context(cli)
+    for name in COMMANDS:
+        for option in cli.get_command(context, name).params:
+            if isinstance(option.type, (click.FloatRange, click.types.FloatParamType)):
+                yield name, option.opts[0]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_no_option_takes_what_is_no_number(value):
+    found = list(float_options())
+    assert {("watch", "--interval"), ("run", "--tree-timeout"), ("vm", "--timeout")} <= set(found)
+    for command, option in found:
+        result = CliRunner().invoke(cli, [command, option, value, "x"])
+        assert result.exit_code == 2, (command, option)
+        assert f"Invalid value for '{option}'" in result.output
 
 
 def imported_by(*arguments: str) -> set[str]:
