@@ -27,7 +27,7 @@ def examine_machine(root: Path = Path("/")) -> Iterator[Finding]:
     yield _privilege(root)
     yield _lockdown(root)
     yield _unprivileged_bpf(root)
-    yield from _module_loading(root)
+    yield from examine_module_loading(root)
     yield _stack_depth(root)
     yield _kallsyms(root)
     yield _kptr_restrict(root)
@@ -120,7 +120,8 @@ def _unprivileged_bpf(root: Path) -> Finding:
     )
 
 
-def _module_loading(root: Path) -> Iterator[Finding]:
+def examine_module_loading(root: Path = Path("/")) -> Iterator[Finding]:
+    """Look at whether modules can be loaded, and with what."""
     no = "the main job, kleak module, cannot run"
     if not (root / "proc/modules").exists():
         yield Finding(

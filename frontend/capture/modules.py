@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kleak.capture.machine_state import examine_module_loading
+from kleak.doctor import MODULE, obstacles
 from kleak.errors import TargetError, UnsupportedError, UsageError
 from kleak.parsers import proc_modules
 from kleak.symbols.module_image import ModuleImage
@@ -51,12 +53,16 @@ def find_target(
 
     Raises UsageError where there is no such file, TargetError for a module that this kernel will
     not take: built for another one, built in, unknown, or, unless it ``may_be_loaded``, loaded
-    already.
+    already. Raises UnsupportedError where this kernel takes none.
     """
     for parameter in parameters:
         if parameter.startswith("-"):
             raise UsageError(f"{parameter} is no module parameter; options stand before the module")
     by_name = "/" not in spec and ".ko" not in spec
+    if not by_name and not Path(spec).is_file():
+        raise UsageError(f"{spec}: no such module file")
+    for finding in obstacles(examine_module_loading(), MODULE):
+        raise UnsupportedError(f"no module can be loaded here: {finding.found}; {finding.mend}")
     path = _find_by_name(spec) if by_name else Path(spec)
     if not path.is_file():
         raise UsageError(f"{spec}: no such module file")

@@ -297,6 +297,20 @@ def test_a_closed_standard_error(place: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "out\n")
 
 
+@pytest.mark.skipif(Path("/proc/modules").exists(), reason="needs a kernel without modules")
+def test_a_kernel_that_takes_no_modules(tmp_path: Path) -> None:
+    """As doctor says it, and status 3: nothing is wrong with the module."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kleak", "module", "dummy"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stderr == (
+        "kleak: no module can be loaded here: a kernel without modules; "
+        "kleak vm --kernel 6.12 -- module ...\n"
+    )
+
+
 def test_module_that_is_not_loaded(tmp_path: Path) -> None:
     result = run("--module", "no_such", "--", "true", cwd=tmp_path)
     assert result.returncode == 4
