@@ -1,10 +1,14 @@
-"""What a long command is doing: one line that renews itself on a terminal, nothing in a pipe."""
+"""What a long command is doing: one line that renews itself on a terminal, now and then a line of
+its own elsewhere.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import time
+from contextlib import suppress
 from typing import Protocol
 
 
@@ -18,11 +22,30 @@ class Progress(Protocol):
         """Take the line away: something else is to be printed."""
 
 
-class Silence:
-    """Shows nothing."""
+FIRST_LINE_S = 10.0
+MOST_BETWEEN_LINES_S = 600.0
+
+
+class Lines:
+    """Prints a line after 10 s, 20 s, 40 s, and so on: logs of short runs stay empty, and those of
+    long ones short.
+    """
+
+    def __init__(self) -> None:
+        """The time begins."""
+        self._pause = FIRST_LINE_S
+        self._due = time.monotonic() + self._pause
 
     def say(self, text: str) -> None:
-        """Ignore it."""
+        """Print ``text`` if it is time to."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        with suppress(OSError):  # no capture ends because nobody reads of its progress
+            sys.stderr.write(f"progress: {text}\n")
+            sys.stderr.flush()
+        self._due = now + self._pause
+        self._pause = min(2 * self._pause, MOST_BETWEEN_LINES_S)
 
     def done(self) -> None:
         """There is nothing to take away."""
@@ -44,7 +67,7 @@ class TerminalLine:
 
 
 def make_progress() -> Progress:
-    """Return a line if standard error is a terminal that can renew it, silence otherwise."""
+    """Return a line if standard error is a terminal that can renew it, lines otherwise."""
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         return TerminalLine()
-    return Silence()
+    return Lines()

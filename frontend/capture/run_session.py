@@ -143,9 +143,11 @@ class _Capture:
         return failure
 
     def _run_cycle(self, index: int) -> None:
+        doing = f"run {index} of {self._run.repeat}"
+        self._progress.say(doing)
+        self._progress.done()
         started = time.monotonic_ns()
         failure: str | None = None
-        self._progress.done()
         self._tracer.count_allocations(True, cycle=index)
         try:
             self._run_command(index)
@@ -157,7 +159,7 @@ class _Capture:
             self._tracer.count_allocations(False)
             self._cycles.append(Cycle(index, started, time.monotonic_ns(), failure))
         self._sample("unloaded", index)
-        settle(self._tracer.outstanding_count, BETWEEN_CYCLES, self._progress, f"run {index}")
+        settle(self._tracer.outstanding_count, BETWEEN_CYCLES, self._progress, doing)
         self._sample("settled", index)
         self._ended = index
         call_sites = self._tracer.call_sites()
@@ -171,7 +173,9 @@ class _Capture:
         status = self._tree.wait_for_command(process)
         if status != 0:
             raise CommandFailedError(self._run.command[0], status)
-        self._progress.say(f"run {index}: waiting for the command's process tree")
+        self._progress.say(
+            f"run {index} of {self._run.repeat}: waiting for the command's process tree"
+        )
         if not self._tree.wait_for_end(index, self._run.tree_patience_s):
             self._notes.append(
                 f"run {index}: processes of the command that had not ended "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -309,6 +310,13 @@ def test_a_kernel_that_takes_no_modules(tmp_path: Path) -> None:
         "kleak: no module can be loaded here: a kernel without modules; "
         "kleak vm --kernel 6.12 -- module ...\n"
     )
+
+
+def test_progress_in_a_log_is_a_few_lines(place: Path) -> None:
+    result = run("--scope", "do_signalfd4", "--repeat", "8", "--", "sleep", "2", cwd=place)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("progress: ")]
+    assert 1 <= len(lines) <= 3
+    assert re.fullmatch(r"progress: run [2-8] of 8.*", lines[0])
 
 
 def test_module_that_is_not_loaded(tmp_path: Path) -> None:
