@@ -49,6 +49,10 @@ _MEMINFO = Explanation(
         FieldText("Buffers, Cached", "Page cache, given back on demand. Cached holds Shmem too."),
         FieldText("Shmem", "tmpfs and shared memory: in Cached, but not given back by dropping."),
         FieldText("AnonPages", "Memory of processes. It goes when they end."),
+        FieldText(
+            "Slab",
+            "SReclaimable and SUnreclaim together: which of the two grew decides what it means.",
+        ),
         FieldText("SReclaimable", "Slab that shrinkers give back: dentries, inodes."),
         FieldText(
             "SUnreclaim",

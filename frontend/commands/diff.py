@@ -13,6 +13,7 @@ from kleak.errors import ExitStatus
 from kleak.model import Verdict
 from kleak.render import difference
 from kleak.report_file import read_report
+from kleak.terminal import text_width
 
 
 @click.command(epilog="Example: kleak diff before.json after.kleak")
@@ -45,7 +46,9 @@ def diff(
         check_writable(json)
     comparison = compare(read_report(Path(before)), read_report(Path(after)))
     text_to = sys.stderr if json == "-" else sys.stdout
-    click.echo(difference.render(comparison, verbose=verbose), file=text_to, nl=False)
+    click.echo(
+        difference.render(comparison, verbose=verbose, width=text_width()), file=text_to, nl=False
+    )
     if json is not None:
         write_document(json, difference.render_json(comparison))
     reports = (comparison.before, comparison.after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import Any
 
 from tabulate import tabulate
@@ -17,12 +18,14 @@ SCHEMA = "kleak.diff/1"
 HEADERS = ("change", "verdict", "allocator", "count", "size", "a cycle", "allocated in")
 ALIGN = ("left", "left", "left", "right", "right", "right", "left")
 SHOWN_FUNCTIONS = 3
+LEAST_FUNCTIONS = 24
 
 
-def render(comparison: Comparison, *, verbose: bool = False) -> str:
+def render(comparison: Comparison, *, verbose: bool = False, width: int = 100) -> str:
     """A header, a row for each site that changed (``verbose``: for every site), and the sums.
 
     Two numbers with an arrow between them are those of the first and of the second report.
+    Functions are wrapped to ``width`` columns; a name keeps its line however long it is.
     """
     before, after = comparison.before, comparison.after
     lines = [
@@ -34,7 +37,7 @@ def render(comparison: Comparison, *, verbose: bool = False) -> str:
     shown = [change for change in comparison.changes if verbose or change.kind is not Kind.SAME]
     if shown:
         table = tabulate(
-            [_row(change) for change in shown],
+            _fitted([_row(change) for change in shown], width),
             headers=HEADERS,
             tablefmt="simple",
             colalign=ALIGN,
@@ -44,6 +47,20 @@ def render(comparison: Comparison, *, verbose: bool = False) -> str:
     counts = {kind: sum(change.kind is kind for change in comparison.changes) for kind in Kind}
     lines.append(", ".join(f"{number} {kind.value}" for kind, number in counts.items()))
     return "\n".join(lines) + "\n"
+
+
+def _fitted(rows: list[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
+    """The rows with their last cells wrapped into the columns that the others leave."""
+    heads = [f"{head}  " for head in HEADERS]  # tabulate pads them so
+    others = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)][:-1]
+    left = max(width - sum(column + 2 for column in others), LEAST_FUNCTIONS)
+    return [
+        (
+            *cells,
+            textwrap.fill(last, left, break_long_words=False, break_on_hyphens=False),
+        )
+        for *cells, last in rows
+    ]
 
 
 def _about(report: Report) -> str:

@@ -159,6 +159,26 @@ def test_no_option_takes_what_is_no_number(value):
         assert f"Invalid value for '{option}'" in result.output
 
 
+def test_a_field_is_found_whatever_its_case_and_report():
+    for words in (["slab"], ["Meminfo", "SLAB"], ["meminfo", "slab"]):
+        result = CliRunner().invoke(cli, ["explain", *words])
+        assert result.exit_code == 0
+        assert "Slab\n    SReclaimable and SUnreclaim together" in result.output
+    result = CliRunner().invoke(cli, ["explain", "lab"], standalone_mode=False)
+    assert "no report lab" in str(result.exception)
+
+
+@pytest.mark.parametrize("columns", [100, 120, 160])
+def test_a_diff_is_as_wide_as_the_terminal(columns):
+    older = SAMPLE.replace("6.12--leaky", "6.1--leaky")
+    result = CliRunner().invoke(
+        cli, ["diff", older, SAMPLE, "--verbose"], env={"COLUMNS": str(columns)}
+    )
+    widths = [len(line) for line in result.output.splitlines()]
+    assert max(widths) <= columns
+    assert "forget_rings [leaky] <- buffers_create" in " ".join(result.output.split())
+
+
 def imported_by(*arguments: str) -> set[str]:
     """Return the modules that kleak has imported when it ends."""
     code = (
