@@ -47,6 +47,15 @@ class Snapshot:
         """Add a line to the manifest."""
         self.manifest.append((key, value))
 
+    def not_done(self) -> list[str]:
+        """What was asked for and not done, a sentence each with the reason."""
+        done = {"drop_caches": "caches were not dropped", "scan": "kmemleak did not scan"}
+        return [
+            f"{done[key]}: {value.removeprefix('refused: ')}"
+            for key, value in self.manifest
+            if key in done and value not in ("done", "not asked")
+        ]
+
     def save(self, report: str, source: Path) -> bool:
         """Copy one report; absence and refusal are noted. Returns whether it was saved."""
         try:

@@ -114,7 +114,9 @@ if [ $drop_caches = yes ]; then
 		2>"$work/error"; then
 		note drop_caches done
 	else
-		note drop_caches "refused: $(sed -n 's/.*: //;1p' "$work/error")"
+		reason=$(sed -n 's/.*: //;1p' "$work/error")
+		note drop_caches "refused: $reason"
+		echo "collect: caches were not dropped: $reason" >&2
 	fi
 else
 	note drop_caches "not asked"
@@ -124,12 +126,15 @@ fi
 if [ $scan = yes ]; then
 	if [ ! -e $debug/kmemleak ]; then
 		note scan absent
+		echo "collect: kmemleak did not scan: absent" >&2
 	elif sleep 5 && { echo scan >$debug/kmemleak && sleep 5 && echo scan >$debug/kmemleak; } \
 		2>"$work/error"; then
 		# two scans: the first only records the checksum of a new object
 		note scan done
 	else
-		note scan "refused: $(sed -n 's/.*: //;1p' "$work/error")"
+		reason=$(sed -n 's/.*: //;1p' "$work/error")
+		note scan "refused: $reason"
+		echo "collect: kmemleak did not scan: $reason" >&2
 	fi
 else
 	note scan "not asked"

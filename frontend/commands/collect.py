@@ -26,7 +26,8 @@ def collect(directory: Path | None, drop_caches: bool, scan: bool, script: bool)
     """Save the next numbered snapshot of the kernel's reports in DIR.
 
     One file a report, and what was refused and why. Read them with kleak analyze DIR, here or
-    elsewhere. As root it sees everything. Settings are put back.
+    elsewhere. As root it sees everything. Settings are put back. What was asked for and refused is
+    told, and the rest is saved.
     """
     if script:
         if directory is not None or drop_caches or scan:
@@ -36,6 +37,8 @@ def collect(directory: Path | None, drop_caches: bool, scan: bool, script: bool)
     if directory is None:
         raise UsageError("collect where? Give a directory: kleak collect DIR")
     snapshot = collect_snapshot(directory, drop_caches=drop_caches, scan=scan)
+    for sentence in snapshot.not_done():
+        click.echo(f"kleak: {sentence}", err=True)
     for report, reason in sorted(snapshot.refused.items()):
         if reason != "absent":
             click.echo(f"kleak: {report}: {reason}", err=True)

@@ -38,6 +38,8 @@ def triage(paths: tuple[Path, ...], drop_caches: bool, scan: bool, exact: bool) 
         with tempfile.TemporaryDirectory(prefix="kleak-triage-") as directory:
             taken = collect(Path(directory), drop_caches=drop_caches, scan=scan)
             snapshot = read_snapshots([taken.path])[-1]
+        for sentence in taken.not_done():
+            click.echo(f"kleak: {sentence}", err=True)
     found = triage_snapshot(snapshot)
     click.echo(render_triage(found, width=text_width(), exact=exact), nl=False)
     return ExitStatus.CLEAN

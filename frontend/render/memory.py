@@ -69,7 +69,7 @@ def render_triage(found: Triage, *, width: int = 80, exact: bool = False) -> str
             )
         )
     for finding in found.findings:
-        mark = "ABNORMAL" if finding.abnormal else "ok"
+        mark = "ABNORMAL" if finding.abnormal else "missing" if finding.missing else "ok"
         text = printable(f"{mark:<9}{finding.subject}: {finding.says}")
         lines = textwrap.wrap(text, width, subsequent_indent=" " * 9, break_on_hyphens=False)
         if finding.ask is not None:

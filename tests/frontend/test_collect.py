@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -124,6 +125,29 @@ def test_drop_caches_and_scan(root, tmp_path, no_waiting):
     assert no_waiting == [1, 5, 5]
     [shot] = read_snapshots([tmp_path / "s"])
     assert (shot.dropped_caches, shot.scanned) == (True, True)
+
+
+def test_what_was_asked_for_and_not_done_is_told(root, tmp_path):
+    (root / "proc/sys/vm/drop_caches").unlink()
+    (root / "proc/sys/vm/drop_caches").mkdir()
+    (root / "sys/kernel/debug/kmemleak").unlink()
+    taken = collect(tmp_path / "s", drop_caches=True, scan=True, root=root)
+    assert taken.not_done() == [
+        "caches were not dropped: Is a directory",
+        "kmemleak did not scan: absent",
+    ]
+    assert collect(tmp_path / "s", root=root).not_done() == []
+
+
+def test_the_script_tells_it_too(tmp_path):
+    if os.path.exists("/sys/kernel/debug/kmemleak"):
+        pytest.skip("this kernel has kmemleak")
+    (tmp_path / "collect.sh").write_text(script())
+    done = subprocess.run(
+        ["sh", tmp_path / "collect.sh", "--scan", tmp_path / "s"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "collect: kmemleak did not scan: absent" in done.stderr
 
 
 def test_what_is_refused_is_noted_with_the_reason(root, tmp_path):

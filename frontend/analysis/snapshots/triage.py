@@ -58,12 +58,15 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class TriageFinding:
-    """One thing to know. ``ask`` is the command, or what to do, for the next witness."""
+    """One thing to know. ``ask`` is the command, or what to do, for the next witness. ``missing``:
+    a witness that could not be asked.
+    """
 
     abnormal: bool
     subject: str
     says: str
     ask: str | None = None
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ def _judge_vmalloc(shot: Snapshot) -> Iterator[TriageFinding]:
     if shot.vmallocinfo is None:
         why = shot.missing.get("vmallocinfo")
         if why is not None:
-            yield TriageFinding(False, "vmallocinfo", why, "sudo kleak triage")
+            yield TriageFinding(False, "vmallocinfo", why, "sudo kleak triage", missing=True)
         return
     lost = [
         region
@@ -200,7 +203,7 @@ def _judge_kmemleak(shot: Snapshot) -> Iterator[TriageFinding]:
         why = shot.missing.get("kmemleak")
         if why is not None:
             ask = "a kernel with CONFIG_DEBUG_KMEMLEAK tells leaks by reachability"
-            yield TriageFinding(False, "kmemleak", why, ask)
+            yield TriageFinding(False, "kmemleak", why, ask, missing=True)
         return
     objects = shot.kmemleak.objects
     if objects:

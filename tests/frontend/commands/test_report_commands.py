@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
+from kleak import collect as collecting
 from kleak.commands.analyze import analyze
 from kleak.commands.collect import collect
 from kleak.commands.explain import explain
@@ -81,6 +82,18 @@ def test_triage_of_files():
     assert "SUnreclaim" in result.output
     with pytest.raises(UsageError, match="running machine"):
         raise call(triage, TAR, "--scan").exception
+
+
+@pytest.mark.parametrize("command", [triage, collect])
+def test_who_asks_for_what_is_refused_is_told(tmp_path, monkeypatch, command):
+    def refuse(*_, **__):
+        return "refused: Permission denied"
+
+    monkeypatch.setattr(collecting, "_write", refuse)
+    monkeypatch.setattr(collecting.os, "sync", lambda: None)
+    result = call(command, "--drop-caches", *([str(tmp_path)] if command is collect else []))
+    assert result.exception is None
+    assert "kleak: caches were not dropped: Permission denied\n" in result.stderr
 
 
 def test_collect_prints_its_script_and_nothing_else():

@@ -6,6 +6,7 @@ from kleak.analysis.snapshots.snapshot import Snapshot
 from kleak.analysis.snapshots.triage import triage
 from kleak.parsers import allocinfo, kmemleak, meminfo, slabinfo, vmallocinfo
 from kleak.parsers.proc_modules import parse_modules
+from kleak.render.memory import render_triage
 
 MEMINFO = "MemTotal: 100000 kB\nMemFree: {free} kB\nSlab: {slab} kB\nSUnreclaim: {slab} kB\n"
 
@@ -70,6 +71,9 @@ def test_kmemleak_reported_none_and_absent():
     assert abnormal(kmemleak=kmemleak.parse("")) == {}
     absent = look(missing={"kmemleak": "absent"})
     assert [item.says for item in absent.findings if item.subject == "kmemleak"] == ["absent"]
+    assert "missing  kmemleak: absent\n" in render_triage(absent)
+    refused = look(missing={"vmallocinfo": "refused: Permission denied"})
+    assert "missing  vmallocinfo: refused: Permission denied\n" in render_triage(refused)
 
 
 def test_allocations_of_a_module_that_is_gone():
