@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import mmap
+import os
 import re
+import stat
 import tarfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -71,7 +74,7 @@ def read_snapshots(paths: Sequence[Path]) -> list[Snapshot]:
         try:
             if path.is_dir():
                 found = _read_directory(path)
-            elif tarfile.is_tarfile(path):
+            elif path.is_file() and tarfile.is_tarfile(path):  # it looks twice, as at no pipe
                 found = _read_tar(path)
             else:
                 bare.append(path)
@@ -82,6 +85,24 @@ def read_snapshots(paths: Sequence[Path]) -> list[Snapshot]:
             raise UsageError(f"{path}: no snapshot of kleak collect and no report in it")
         snapshots += found
     return snapshots + _read_bare(bare)
+
+
+def check_order(snapshots: Sequence[Snapshot]) -> None:
+    """Raise UsageError where one of two snapshots that follow each other is not the older one.
+
+    Of one boot only: nobody knows what the clock of a board said after another.
+    """
+    for before, after in pairwise(snapshots):
+        if before.boot_id is None or before.boot_id != after.boot_id:
+            continue
+        if before.uptime_seconds is None or after.uptime_seconds is None:
+            continue
+        if before.uptime_seconds == after.uptime_seconds:
+            raise UsageError(f"snapshots {before.label} and {after.label} are the same one")
+        if before.uptime_seconds > after.uptime_seconds:
+            raise UsageError(
+                f"snapshot {after.label} was taken before {before.label}: give the oldest first"
+            )
 
 
 # --- snapshots of kleak collect ------------------------------------------------------------
@@ -211,12 +232,17 @@ def _sections_of(path: Path) -> Iterator[tuple[str, bytes]]:
     """The reports in a file. It is mapped, so that only one report at a time is in memory."""
     try:
         with path.open("rb") as file:
-            if file.read(2) == _GZIP_MAGIC:
-                data: bytes | mmap.mmap = gzip.decompress(path.read_bytes())
-            elif path.stat().st_size == 0:
-                return
-            else:
+            about = os.fstat(file.fileno())
+            data: bytes | mmap.mmap
+            # A pipe has no size, nor has a file of /proc.
+            if stat.S_ISREG(about.st_mode) and about.st_size:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                data = file.read()
+            if data[:2] == _GZIP_MAGIC:
+                data = gzip.decompress(data)
+            if not data:
+                return
             for section in find_sections(data):
                 yield section.kind, data[section.start : section.end]
     except _UNREADABLE as error:

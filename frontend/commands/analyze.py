@@ -14,7 +14,7 @@ from kleak.errors import UsageError
 from kleak.model import Report
 from kleak.names import readable
 from kleak.render import memory
-from kleak.snapshot_files import read_snapshots
+from kleak.snapshot_files import check_order, read_snapshots
 
 
 @click.command(
@@ -46,7 +46,10 @@ def analyze(
     records) with --strict.
     """
     output = make_output(json, verbose, fail_on, strict, exact=exact)
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError("a snapshot or report is named twice: it would count twice")
     snapshots = read_snapshots(paths)
+    check_order(snapshots)
     if len(snapshots) < 2 and not any(shot.kmemleak is not None for shot in snapshots):
         raise UsageError("one snapshot cannot show growth: give two or more, or kleak triage it")
     noun = "1 snapshot" if len(snapshots) == 1 else f"{len(snapshots)} snapshots"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import jsonschema
@@ -51,10 +55,11 @@ def test_analyze_writes_the_same_document_as_the_tracer():
     assert "VmallocUsed" in result.stderr
 
 
-def test_analyze_decides_by_fail_on():
+def test_analyze_decides_by_fail_on(tmp_path):
     assert call(analyze, TAR, "--fail-on", "possible").return_value == 1
-    same = str(DATA / "vmallocinfo/6.12--before.txt")
-    assert call(analyze, same, same).return_value == 0
+    before = DATA / "vmallocinfo/6.12--before.txt"
+    same = shutil.copy(before, tmp_path / "same")
+    assert call(analyze, str(before), str(same)).return_value == 0
 
 
 def test_one_snapshot_is_not_enough_but_one_kmemleak_is():
@@ -82,6 +87,35 @@ def test_triage_of_files():
     assert "SUnreclaim" in result.output
     with pytest.raises(UsageError, match="running machine"):
         raise call(triage, TAR, "--scan").exception
+
+
+def test_triage_of_what_has_no_size():
+    """Files of /proc say that they are empty; a pipe can be read once."""
+    result = call(triage, "/proc/meminfo")
+    assert result.exception is None
+    assert "MemFree" in result.output
+    for packed in ("cat", "gzip -c"):
+        reader, writer = os.pipe()
+        subprocess.run(f"{packed} </proc/meminfo", shell=True, stdout=writer, check=True)
+        os.close(writer)
+        result = call(triage, f"/dev/fd/{reader}")
+        os.close(reader)
+        assert result.exception is None
+        assert "MemFree" in result.output
+
+
+def test_snapshots_come_in_their_order_and_once(tmp_path):
+    with tarfile.open(TAR) as archive:
+        archive.extractall(tmp_path)
+    shots = sorted(str(path.parent) for path in tmp_path.rglob("manifest"))
+    assert call(analyze, *shots).exception is None
+    with pytest.raises(UsageError, match=r"snapshot 001 was taken before .*oldest first"):
+        raise call(analyze, shots[2], shots[0]).exception
+    with pytest.raises(UsageError, match="is named twice"):
+        raise call(analyze, shots[0], shots[0]).exception
+    shutil.copytree(shots[0], tmp_path / "again")
+    with pytest.raises(UsageError, match="snapshots 001 and again are the same one"):
+        raise call(analyze, shots[0], str(tmp_path / "again")).exception
 
 
 @pytest.mark.parametrize("command", [triage, collect])
