@@ -16,12 +16,13 @@ from pathlib import Path
 from types import TracebackType
 
 from kleak.capture.kernel_log import KernelLog
+from kleak.capture.machine_state import examine_allocation_profiling
 from kleak.capture.modules import loaded_modules
 from kleak.capture.registered_names import list_names
+from kleak.doctor import State
 from kleak.model import Answer
 
 _ALLOCINFO = Path("/proc/allocinfo")
-_PROFILING = Path("/proc/sys/vm/mem_profiling")
 _SLABINFO = Path("/proc/slabinfo")
 _ZONEINFO = Path("/proc/zoneinfo")
 
@@ -44,11 +45,12 @@ def _read(path: Path, missing: str) -> _Reply:
 
 
 def _read_allocinfo() -> _Reply:
-    reply = _read(_ALLOCINFO, "not built in")
+    profiling = examine_allocation_profiling()
+    if profiling.state is not State.YES:
+        return _Reply(None, profiling.found)
+    reply = _read(_ALLOCINFO, "gone")
     if reply.text is None:
         return reply
-    if _PROFILING.exists() and _PROFILING.read_text().strip() != "1":
-        return _Reply(None, "switched off (vm.mem_profiling)")
     rows = (row for row in reply.text.splitlines(keepends=True) if not row.startswith(_ZERO))
     return _Reply("".join(rows))
 

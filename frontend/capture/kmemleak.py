@@ -25,6 +25,7 @@ from types import TracebackType
 
 from kleak.capture.gone_modules import GoneModules
 from kleak.capture.machine import held_setting
+from kleak.capture.machine_state import examine_kmemleak
 from kleak.capture.records import LedgerEntry
 from kleak.capture.tracer import Tracer
 from kleak.parsers import kmemleak
@@ -98,9 +99,7 @@ class Kmemleak:
     def _take_over(self) -> str | None:
         """Return why it cannot be asked, None if it can."""
         if not FILE.exists():
-            if not os.path.ismount("/sys/kernel/debug"):
-                return "debugfs is not mounted on /sys/kernel/debug"
-            return "this kernel has no CONFIG_DEBUG_KMEMLEAK"
+            return examine_kmemleak().found
         try:
             if _scan_thread_runs():
                 self._way_back.enter_context(held_setting(FILE, "scan=off", "scan=on"))

@@ -35,9 +35,9 @@ def examine_machine(root: Path = Path("/")) -> Iterator[Finding]:
     mounts = _mounts(root)
     yield _mounted(mounts, "debugfs", "/sys/kernel/debug", "kmemleak and page_owner are behind it")
     yield _mounted(mounts, "tracefs", "/sys/kernel/tracing", "kleak's programs do without it")
-    yield _kmemleak(root, "debugfs" in mounts)
-    yield _page_owner(root, "debugfs" in mounts)
-    yield _allocation_profiling(root)
+    yield examine_kmemleak(root)
+    yield examine_page_owner(root)
+    yield examine_allocation_profiling(root)
     yield _kcore(root)
 
 
@@ -326,7 +326,8 @@ def _has_symbol(root: Path, symbol: str) -> bool:
         return False
 
 
-def _kmemleak(root: Path, debugfs: bool) -> Finding:
+def examine_kmemleak(root: Path = Path("/")) -> Finding:
+    """Look at whether kmemleak can be asked."""
     means = "no word from the kernel's own leak detector"
     if not _has_symbol(root, "kmemleak_alloc"):
         return Finding(
@@ -337,7 +338,7 @@ def _kmemleak(root: Path, debugfs: bool) -> Finding:
             means,
             "a kernel with CONFIG_DEBUG_KMEMLEAK",
         )
-    if not debugfs:
+    if "debugfs" not in _mounts(root):
         return Finding(
             "witnesses",
             "kmemleak",
@@ -369,39 +370,39 @@ def _kmemleak(root: Path, debugfs: bool) -> Finding:
     )
 
 
-def _page_owner(root: Path, debugfs: bool) -> Finding:
+def examine_page_owner(root: Path = Path("/")) -> Finding:
+    """Look at whether page_owner can be asked."""
     means = "pages that come from no traced event have no stack"
+    unknown = not all(_has_symbol(root, name) for name in MEMORY_LAYOUT)
+    mend = "boot with page_owner=on"
     if (root / "sys/kernel/debug/page_owner").exists():
-        if not all(_has_symbol(root, name) for name in MEMORY_LAYOUT):
-            found = "on, but the kernel does not tell where it maps pages"
-            return Finding("witnesses", "page_owner", State.NO, found, means)
-        return Finding("witnesses", "page_owner", State.YES, "on")
-    if not _has_symbol(root, "__set_page_owner"):
-        return Finding(
-            "witnesses",
-            "page_owner",
-            State.NO,
-            "not built into this kernel",
-            means,
-            "a kernel with CONFIG_PAGE_OWNER, booted with page_owner=on",
-        )
-    found = "off" if debugfs else "not to be seen: debugfs is not mounted"
-    return Finding("witnesses", "page_owner", State.NO, found, means, "boot with page_owner=on")
+        if not unknown:
+            return Finding("witnesses", "page_owner", State.YES, "on")
+        found, mend = "on", ""
+    elif not _has_symbol(root, "__set_page_owner"):
+        found = "not built into this kernel"
+        mend = "a kernel with CONFIG_PAGE_OWNER, booted with page_owner=on"
+    else:
+        found = "off" if "debugfs" in _mounts(root) else "not to be seen: debugfs is not mounted"
+    if unknown:
+        found += "; and the kernel does not tell where it maps pages"
+    return Finding("witnesses", "page_owner", State.NO, found, means, mend)
 
 
-def _allocation_profiling(root: Path) -> Finding:
+def examine_allocation_profiling(root: Path = Path("/")) -> Finding:
+    """Look at whether /proc/allocinfo says anything."""
     name, means = "allocation profiling", "no totals by source line from the kernel itself"
     if not (root / "proc/allocinfo").exists():
         return Finding(
             "witnesses",
             name,
             State.NO,
-            "not in this kernel",
+            "not built into this kernel",
             means,
             "a kernel with CONFIG_MEM_ALLOC_PROFILING (6.10 and later)",
         )
     value = _read(root / "proc/sys/vm/mem_profiling")
-    if value == "1":
+    if value in ("1", None):  # without sysctl it cannot be switched off
         return Finding("witnesses", name, State.YES, "on")
     return Finding(
         "witnesses",

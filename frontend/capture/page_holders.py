@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
+from kleak.capture.machine_state import examine_page_owner
+from kleak.doctor import Finding, State
 from kleak.model import HELD_BY_ANOTHER, HELD_BY_ITS_TASK
 from kleak.parsers import page_owner
 
@@ -28,6 +31,12 @@ _ENTRY_BYTES = 8
 # number of the page frame from which on it looks, so one page costs one read, and not the file.
 _RECORD_BYTES = 4096
 MOST_OWNERS = 10_000
+
+
+@cache
+def _examined() -> Finding:
+    """What doctor says of page_owner; it reads the kernel's symbols for it."""
+    return examine_page_owner()
 
 
 class PageHolders:
@@ -58,9 +67,14 @@ class PageHolders:
     @property
     def owner_state(self) -> str:
         """What a report says of page_owner: "used", or why it was not."""
+        if self._owners is not None:
+            return "used"
+        found = _examined()
+        if found.state is not State.YES:
+            return f"absent: {found.found}"
         if self._direct_map is None:
-            return "absent: the kernel does not tell where it maps pages"
-        return "absent: off, or not built in" if self._owners is None else "used"
+            return "absent: no page was seen that it could be asked for"
+        return "absent: refused"
 
     def holder(self, address: int, tgid: int) -> str | None:
         """Return who holds the page at ``address``, which ``tgid`` allocated; None if unknown."""

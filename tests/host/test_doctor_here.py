@@ -36,6 +36,21 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, A
     return result.returncode, json.loads(result.stdout)
 
 
+def test_a_capture_gives_the_same_reasons(
+    examined: tuple[int, dict[str, Any]], tmp_path: Path
+) -> None:
+    found = {one["name"]: one for one in examined[1]["findings"]}
+    result = kleak("run", "--scope", "do_signalfd4", "--json", "-", "--", "true", cwd=tmp_path)
+    witnesses = json.loads(result.stdout)["trust"]["witnesses"]
+    for name, witness in (
+        ("kmemleak", "kmemleak"),
+        ("page_owner", "page_owner"),
+        ("allocation profiling", "allocinfo"),
+    ):
+        if found[name]["state"] == "no":
+            assert witnesses[witness] == f"absent: {found[name]['found']}"
+
+
 def test_events_are_those_that_a_capture_then_has(
     examined: tuple[int, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from kleak.capture import page_holders
 from kleak.capture.page_holders import PageHolders
+from kleak.doctor import Finding, State
 from kleak.model import HELD_BY_ANOTHER, HELD_BY_ITS_TASK
 
 DIRECT_MAP = 0xFF16DA7F80000000
@@ -48,7 +49,26 @@ def test_nothing_is_known_without_the_direct_map(flags: Path) -> None:
     assert flags.exists()
     with PageHolders(None) as pages:
         assert pages.holder(DIRECT_MAP + PAGE, 331) is None
-        assert "does not tell where" in pages.owner_state
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "direct_map", "says"),
+    [
+        (State.NO, "not built into this kernel", None, "absent: not built into this kernel"),
+        (State.NO, "off", DIRECT_MAP, "absent: off"),
+        (State.YES, "on", None, "absent: no page was seen that it could be asked for"),
+        (State.YES, "on", DIRECT_MAP, "absent: refused"),
+    ],
+)
+def test_why_page_owner_is_absent_is_what_doctor_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State, found: str,
+    direct_map: int | None, says: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(page_holders, "PAGE_OWNER", tmp_path / "none")
+    finding = Finding("witnesses", "page_owner", state, found)
+    monkeypatch.setattr(page_holders, "_examined", lambda: finding)
+    with PageHolders(direct_map) as pages:
+        assert pages.owner_state == says
 
 
 def test_nothing_is_known_without_the_file(flags: Path) -> None:
