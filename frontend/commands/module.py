@@ -122,6 +122,10 @@ def module(
     modprobe does. It must not be loaded; it is not loaded afterwards. With --follow it is left to
     others altogether.
 
+    Before the first cycle and after each one (with --follow: at the beginning and the end),
+    dentries and inodes that nothing uses are dropped on the whole machine (drop_caches=2), so that
+    they do not look like leaks: what comes next looks them up again.
+
     Exit status: 0 nothing found, 1 a leak found (see --fail-on), 2 usage, 3 this machine
     cannot, 4 the module failed, 5 incomplete with --strict, 130 interrupted.
     """

@@ -84,6 +84,10 @@ def run(
     its exit status, where it fails (128 and the number of the signal that ended it: 143 where
     kleak, and so the command, gets SIGTERM).
 
+    Before the first run and after each one, dentries and inodes that nothing uses are dropped on
+    the whole machine (drop_caches=2), so that they do not look like leaks: what comes next looks
+    them up again.
+
     Exit status: that of the command where it fails. Else 0 nothing found, 1 a leak found (see
     --fail-on), 2 usage, 3 this machine cannot, 4 a module of --module is not loaded, 5 incomplete
     with --strict, 130 interrupted while the command does not run.

@@ -179,6 +179,12 @@ def test_a_diff_is_as_wide_as_the_terminal(columns):
     assert "forget_rings [leaky] <- buffers_create" in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("command", ["run", "module"])
+def test_what_a_capture_does_to_the_machine_is_in_its_help(command):
+    shown = " ".join(CliRunner().invoke(cli, [command, "--help"]).output.split())
+    assert "are dropped on the whole machine (drop_caches=2)" in shown
+
+
 def imported_by(*arguments: str) -> set[str]:
     """Return the modules that kleak has imported when it ends."""
     code = (
