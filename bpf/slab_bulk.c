@@ -11,7 +11,7 @@ static __always_inline int book_alloc_bulk(void *ctx)
 	struct cache_facts facts;
 	u64 address;
 
-	if ((s64)number <= 0 || !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, 0, 0))
+	if ((s64)number <= 0 || !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, 1, 0, 0))
 		return 0;
 	read_cache(cache, &facts);
 	if (!describe(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, cache_family(&facts), 0, &allocation))

@@ -223,8 +223,7 @@ class Tracer:
         if self.walk_every > 1:
             constants["SAMPLE_EVERY"] = self.walk_every
         if self._symbols is not None and not self._symbols.everything:
-            envelope = self._symbols.envelope
-            constants["SYMBOL_WORDS"] = (envelope.end - envelope.start) // 64 + 1
+            constants["SYMBOL_WORDS"] = self._symbols.bitmap_words
         return constants
 
     def _write_scope(self) -> None:
