@@ -97,7 +97,7 @@ class LiveLedger:
         """Begin to count."""
         self._tracer = tracer
         self._watch = watch
-        self._names = _Names(tracer, table)
+        self._names = _Names(tracer, table, watch.scope)
         self._growth = Growth(tracer)
         self._observer = Observer(watch.scope.names, 1)
         self._observer.sample("start", 0, ())
@@ -263,9 +263,10 @@ def _add(places: dict[_Place, list[int]], place: _Place, count: int, size_bytes:
 class _Names:
     """Names each stack once. Forgets those of which nothing is outstanding any more."""
 
-    def __init__(self, tracer: Tracer, table: KernelTable) -> None:
+    def __init__(self, tracer: Tracer, table: KernelTable, scope: NamedScope) -> None:
         self._tracer = tracer
         self._table = table
+        self._globs = scope.globs
         self._symbols = Symboliser(table)
         self._modules = frozenset(loaded_modules())
         self._modules_due_ns = 0
@@ -321,6 +322,8 @@ class _Names:
             modules = frozenset(loaded_modules())
             if not modules <= self._modules:
                 self._table = read_kernel_table()
+                for glob in self._globs:
+                    self._table.prefer(glob)
                 self._symbols = Symboliser(self._table)
                 frame = self._symbols.resolve(address, 0)
             self._modules = modules
