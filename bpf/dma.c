@@ -38,7 +38,7 @@ KRETFUNC_PROBE(dma_alloc_attrs)
 
 KFUNC_PROBE(dma_free_attrs)
 {
-	book_free(ctx, argument_of(ctx, 2), 0, FREE_DMA, 1);
+	book_one_free(argument_of(ctx, 2), 1);
 	return 0;
 }
 #endif

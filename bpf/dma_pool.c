@@ -23,7 +23,7 @@ KRETFUNC_PROBE(dma_pool_alloc)
 
 KFUNC_PROBE(dma_pool_free)
 {
-	book_free(ctx, dma_pool_key(argument_of(ctx, 1)), 0, FREE_DMA_POOL, 1);
+	book_one_free(dma_pool_key(argument_of(ctx, 1)), 1);
 	return 0;
 }
 #endif

@@ -421,7 +421,10 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u3
 		count(COUNT_REPAIRED_ALLOCATIONS);
 }
 
-/* Books the free of one address; returns 1 if it was in the ledger. */
+/*
+ * Books the free of one address; returns 1 if it was in the ledger. copy is 1 or 2; of programs
+ * that are the same twice both are 1, and the later one finds nothing left.
+ */
 static __always_inline int book_one_free(u64 address, u32 copy)
 {
 	struct allocation allocation;
@@ -435,7 +438,7 @@ static __always_inline int book_one_free(u64 address, u32 copy)
 	return 1;
 }
 
-/* Books a free. call_site is 0 if the event gives none. copy is 1 or 2. */
+/* Books a free that a tracepoint tells of. call_site is 0 if the event gives none. */
 static __always_inline void book_free(void *ctx, u64 address, u64 call_site, u32 event, u32 copy)
 {
 	struct scope *scope;

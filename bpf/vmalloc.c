@@ -51,8 +51,7 @@ KRETFUNC_PROBE(alloc_vmap_area)
 
 KFUNC_PROBE(free_vmap_area_noflush)
 {
-	book_free(ctx, read_u64(argument_of(ctx, 0) + OFF_VMAP_AREA_VA_START), 0, FREE_VMAP_AREA,
-		  1);
+	book_one_free(read_u64(argument_of(ctx, 0) + OFF_VMAP_AREA_VA_START), 1);
 	return 0;
 }
 
@@ -64,8 +63,7 @@ int probe_return_alloc_vmap_area(u64 *ctx)
 
 int probe_free_vmap_area_noflush(u64 *ctx)
 {
-	book_free(ctx, read_u64(ctx[WORD_PT_REGS_PARAMETER_1] + OFF_VMAP_AREA_VA_START), 0,
-		  FREE_VMAP_AREA, 1);
+	book_one_free(read_u64(ctx[WORD_PT_REGS_PARAMETER_1] + OFF_VMAP_AREA_VA_START), 1);
 	return 0;
 }
 #endif

@@ -66,9 +66,7 @@ _COUNTERS = (
 _COPIED_EVENTS = (
     "kfree",
     "kmem_cache_free",
-    "kvfree_call_rcu",
     "free_vmap_area_noflush",
-    "kmem_cache_free_bulk",
     "consume_skb",
     "mm_page_free",
     "percpu_free_percpu",
