@@ -12,10 +12,9 @@ from kleak.capture.bcc_library import release_compiler
 from kleak.capture.circumstances import Observer
 from kleak.capture.events import plan_here
 from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.kernel_state import loaded_modules, read_kernel_table
 from kleak.capture.kmemleak import NOT_ASKED
 from kleak.capture.ledger import FAMILIES
-from kleak.capture.modules import loaded_modules
 from kleak.capture.processes import follow_running, tasks_refused
 from kleak.capture.recording import losses, read_session
 from kleak.capture.records import Counters, Limits
