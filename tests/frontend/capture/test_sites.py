@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from kleak.capture.kmemleak import KmemleakResult
 from kleak.capture.ledger import _entry
+from kleak.capture.reachability import Joined
 from kleak.capture.records import LedgerEntry, StackTotal
 from kleak.capture.sites import build_sites, fair_share
 from kleak.model import CycleTally, Frame, Tally
@@ -75,6 +77,24 @@ def test_stacks_with_the_same_frames_are_one_site() -> None:
     assert leak.requested_bytes == 360
     assert [kept.cycle for kept in leak.kept] == [2, 2, 2, 2, 1, 1]  # the oldest first
     assert other.frames[0] == Frame(None, "caller", 0x1010)
+
+
+def test_what_a_load_made_that_came_while_the_maps_were_read_is_left_out() -> None:
+    """In totals, in what is kept, in what kmemleak says; where no frames tell cycles apart."""
+    ledger = Ledger(frames={5: (0x1010, 9), 6: (0x3010, 9)})
+    for cycle in (1, 2, 3):
+        ledger.add(5, cycle, 2)
+    ledger.add(6, 3, 7)
+    said = KmemleakResult("used", asked={entry.address: None for entry in ledger.entries})
+    (found,) = build_sites(
+        ledger, lambda address, era: resolve(address, 1), cycles=2, keep=1000,
+        era_of=lambda cycle: 1, kmemleak=Joined(said),
+    )  # fmt: skip
+    assert found.outstanding == Tally(4, 256)
+    assert found.requested_bytes == 240
+    assert sorted(kept.cycle for kept in found.kept) == [1, 1, 2, 2]
+    assert found.reachability is not None
+    assert found.reachability.asked == 4
 
 
 def test_counts_are_whole_where_few_are_kept() -> None:
