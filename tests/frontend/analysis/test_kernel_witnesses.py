@@ -196,6 +196,41 @@ def test_rows_of_the_callers_function(before, after, fact):
     assert (None if finding is None else finding.fact) is fact
 
 
+STRING = stack(
+    "__kmalloc_node_track_caller_noprof+1 <- kstrdup+1 <- property_entries_dup+1 <- "
+    "software_node_register+1 <- leaky_init+1 [leaky]"
+)
+
+
+def counted(**calls: int) -> str:
+    lines = (
+        f"{number * 64:>12} {number:>8} drivers/base/swnode.c:{line} func:{function}\n"
+        for line, (function, number) in enumerate(calls.items(), 1)
+    )
+    return ROWS + "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("frames", "allocator"),
+    [
+        (STRING, "kmalloc"),
+        (STRING[2:], "kmalloc"),
+        (stack("alloc_vmap_area+1 <- __vmalloc_noprof+1 <- property_entries_dup+1"), "vmalloc"),
+    ],
+    ids=["a wrapper", "only the call site is known", "an area"],
+)
+@pytest.mark.parametrize("grown", [0, 3])
+def test_rows_of_a_caller_whose_allocator_has_rows_are_of_other_objects(frames, allocator, grown):
+    """kstrdup() has the row of all strings; property_entries_dup() that of its arrays only."""
+    traced = site([1] * 3, frames=frames, allocator=allocator)
+    before = counted(kstrdup=1009, alloc_vmap_area=331, property_entries_dup=7)
+    after = counted(kstrdup=1012, alloc_vmap_area=334, property_entries_dup=7 + grown)
+    made = told(session(traced), ("allocinfo", before), ("allocinfo", after))
+    assert allocinfo.judge(traced, made) is None
+    plain, asked = (judge(one).sites[0].score for one in (session(traced), made))
+    assert plain == asked
+
+
 def test_allocinfo_read_once_says_nothing():
     traced = site([3], frames=PROC)
     assert allocinfo.judge(traced, told(session(traced), ("allocinfo", rows(3)))) is None
