@@ -195,11 +195,20 @@ def build_sites(
 
     page_bytes = os.sysconf("SC_PAGESIZE")
 
-    def allocation(entry: LedgerEntry) -> Allocation:
+    def allocation(entry: LedgerEntry, guard_bytes: int) -> Allocation:
         held_by = None
         if entry.family == "pages" and entry.held_page is not None:
             held_by = holder(entry.address + entry.held_page * page_bytes, entry.tgid)
-        return _allocation(entry, entry.comm or name_of(entry.tgid), held_by)
+        return Allocation(
+            entry.address,
+            entry.size_bytes - guard_bytes,
+            entry.requested_bytes - guard_bytes,
+            entry.time_ns,
+            entry.cycle,
+            entry.tgid,
+            entry.comm or name_of(entry.tgid),
+            held_by,
+        )
 
     built: list[TracedSite] = []
     shown: set[tuple[str, Frames]] = set()
@@ -207,7 +216,8 @@ def build_sites(
         sample = None if site.call_site is None else _show_most_common(site, site.call_site, shown)
         shown.add((site.allocator, site.frames))
         site.kept.sort(key=lambda entry: entry.time_ns)
-        kept = tuple(allocation(entry) for entry in site.kept[:keep])
+        guard_bytes = guard_bytes_of(site.allocator)
+        kept = tuple(allocation(entry, guard_bytes) for entry in site.kept[:keep])
         built.append(_site(site, cycles, kept, sample))
     if kmemleak is not None:
         left = kmemleak.stacks_left(resolve, cycles)
@@ -259,19 +269,6 @@ def allocator_of(family: str, frames: tuple[Frame, ...]) -> str:
     if family != "vmap_area":
         return family
     return vmap_kind(frames) or "vmap"
-
-
-def _allocation(entry: LedgerEntry, comm: str, holder: str | None) -> Allocation:
-    return Allocation(
-        entry.address,
-        entry.size_bytes,
-        entry.requested_bytes,
-        entry.time_ns,
-        entry.cycle,
-        entry.tgid,
-        comm,
-        holder,
-    )
 
 
 def guard_bytes_of(allocator: str) -> int:
