@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.model import Allocation, Frame, JudgedSite, Parent, Session, Target, TracedSite
+from kleak.model import Allocation, Frame, JudgedSite, Parent, Report, Session, Target, TracedSite
 from kleak.stacks import Frames, base_name, in_scope, split_allocator
 
 CHECKED_OBJECTS = 31
@@ -73,6 +73,20 @@ def arrange(sites: Sequence[JudgedSite], found: Iterable[Hanging]) -> tuple[Judg
             parent=Parent(ranks[parents[position]], *said[position]) if position in said else None,
         )
         for position in order
+    )
+
+
+def stand_alone(report: Report) -> Report:
+    """The report, where what counts and hangs on what was excused counts by itself."""
+    excused = {site.rank for site in report.sites if site.excuse is not None}
+    return replace(
+        report,
+        sites=tuple(
+            replace(site, parent=None)
+            if site.excuse is None and site.parent is not None and site.parent.rank in excused
+            else site
+            for site in report.sites
+        ),
     )
 
 
