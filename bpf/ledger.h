@@ -325,7 +325,17 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	return 1;
 }
 
-/* Enters an allocation that describe() described. total is where it counts, 0 if not known yet. */
+/* Where an allocation that describe() described counts; of many that are alike, of all. */
+static __always_inline struct total *total_for(struct allocation *allocation, u64 number)
+{
+	struct total *total = total_of(allocation);
+
+	if (!total)
+		count_many(COUNT_TOTALS_FULL, number);
+	return total;
+}
+
+/* Enters an allocation that describe() described, and counts it in its total. */
 static __always_inline void enter(u64 address, struct allocation *allocation, struct total *total)
 {
 	u32 *slot = filter_slot(address);
@@ -333,12 +343,6 @@ static __always_inline void enter(u64 address, struct allocation *allocation, st
 
 	if (!slot)
 		return;
-	if (!total)
-		total = total_of(allocation);
-	if (!total) {
-		count(COUNT_TOTALS_FULL);
-		return;
-	}
 	__sync_fetch_and_add(slot, 1);
 	if (outstanding.update(&key, allocation)) {
 		__sync_fetch_and_add(slot, -1);
@@ -398,6 +402,7 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u3
 {
 	struct allocation allocation = {};
 	struct cache_name name = {};
+	struct total *total;
 
 	if (!address)
 		return;
@@ -415,7 +420,10 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u3
 		allocation.requested = requested;
 		if (!describe(ctx, program + copy - 1, family, call_site, &allocation))
 			return;
-		enter(address, &allocation, 0);
+		total = total_for(&allocation, 1);
+		if (!total)
+			return;
+		enter(address, &allocation, total);
 	}
 	if (copy == 2)
 		count(COUNT_REPAIRED_ALLOCATIONS);

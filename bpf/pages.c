@@ -45,19 +45,20 @@ struct orders_seen {
 /* Which orders of blocks were ever booked: a free looks for the heads of these only. */
 BPF_ARRAY(page_orders, struct orders_seen, 1);
 
-static __always_inline void enter_pages(u64 key, u32 order, struct allocation *allocation)
+/* Completes what describe() said of pages. Returns 0 for a block larger than any there is. */
+static __always_inline int describe_pages(u32 order, struct allocation *allocation)
 {
 	u32 zero = 0, slot = order;
 	struct orders_seen *orders = page_orders.lookup(&zero);
 
 	if (!orders || order >= PAGE_ORDERS)
-		return;
+		return 0;
 	/* For the verifier of 6.1: it forgets what was checked of a register that is spilled. */
 	keep_bound(slot);
 	orders->seen[slot & (PAGE_ORDERS_ROUNDED - 1)] = 1;
 	allocation->size = allocation->requested = (u64)PAGE_BYTES << order;
 	allocation->order = order;
-	enter(key, allocation, 0);
+	return 1;
 }
 
 static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
@@ -67,6 +68,7 @@ static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 	struct scope *scope = current_scope();
 	struct allocation allocation = {};
 	struct cache_name name = {};
+	struct total *total;
 
 	/* In a scope of everything, what may move is left out: user memory and page cache. */
 	if (!scope || !key ||
@@ -79,9 +81,13 @@ static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 		name.size = (u64)PAGE_BYTES << order;
 		book_reuse(key, FAMILY_PAGE, name.size, &name, copy);
 	}
-	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation))
+	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation) ||
+	    !describe_pages(order, &allocation))
 		return 0;
-	enter_pages(key, order, &allocation);
+	total = total_for(&allocation, 1);
+	if (!total)
+		return 0;
+	enter(key, &allocation, total);
 	if (copy == 2)
 		count(COUNT_REPAIRED_ALLOCATIONS);
 	return 0;
@@ -103,45 +109,51 @@ int on_mm_page_alloc_2(raw_tp *ctx)
  * list, each new page was added at the head, so the new ones come first.
  */
 #ifdef ARGUMENT_ALLOC_PAGES_BULK_ARRAY
-static __always_inline void enter_one_of_bulk(u64 page, struct allocation *allocation)
+static __always_inline void enter_one_of_bulk(u64 page, struct allocation *allocation,
+					      struct total *total)
 {
 	u64 key = page_key(page);
-	struct allocation *found, old;
+	struct allocation *found;
 
 	if (!key)
 		return;
 	found = find_outstanding(key);
-	if (found && lost_its_head(found) && strike(key, &old)) {
-		keep_at_split_key(key, &old);
-		found = 0;
-	}
-	if (!found)
-		enter_pages(key, 0, allocation);
+	/* To move the block, as book_reuse() does, would take the verifier too long: 512 times. */
+	if (found && lost_its_head(found))
+		key |= SPLIT_KEY;
+	else if (found)
+		return;
+	enter(key, allocation, total);
 }
 
 static __always_inline int book_alloc_pages_bulk(void *ctx)
 {
 	u64 array = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_ARRAY), number = result_of(ctx);
 	struct allocation allocation = {};
+	struct total *total;
 	u64 list = 0;
 
 #ifdef ARGUMENT_ALLOC_PAGES_BULK_LIST
 	list = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_LIST);
 #endif
 	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 1, 0, 0) ||
-	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation))
+	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation) ||
+	    !describe_pages(0, &allocation))
+		return 0;
+	total = total_for(&allocation, number);
+	if (!total)
 		return 0;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);
 		if (i >= number)
 			return 0;
 		if (array) {
-			enter_one_of_bulk(read_u64(array + i * sizeof(u64)), &allocation);
+			enter_one_of_bulk(read_u64(array + i * sizeof(u64)), &allocation, total);
 			continue;
 		}
 #ifdef ARGUMENT_ALLOC_PAGES_BULK_LIST
 		list = read_u64(list); /* list_head.next */
-		enter_one_of_bulk(list - OFF_PAGE_LRU, &allocation);
+		enter_one_of_bulk(list - OFF_PAGE_LRU, &allocation, total);
 #endif
 	}
 	if (number > BULK_OBJECTS)

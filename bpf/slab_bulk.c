@@ -9,6 +9,7 @@ static __always_inline int book_alloc_bulk(void *ctx)
 	u64 cache = argument_of(ctx, 0), objects = argument_of(ctx, 3), number = result_of(ctx);
 	struct allocation allocation = {};
 	struct cache_facts facts;
+	struct total *total;
 	u64 address;
 
 	if ((s64)number <= 0 || !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_BULK, 1, 0, 0))
@@ -18,13 +19,16 @@ static __always_inline int book_alloc_bulk(void *ctx)
 		return 0;
 	allocation.size = facts.size;
 	allocation.requested = facts.object_size;
+	total = total_for(&allocation, number);
+	if (!total)
+		return 0;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);
 		if (i >= number)
 			return 0;
 		address = read_u64(objects + i * sizeof(u64));
 		if (!find_outstanding(address))
-			enter(address, &allocation, 0);
+			enter(address, &allocation, total);
 	}
 	if (number > BULK_OBJECTS)
 		count(COUNT_BULK_BEYOND);
