@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -268,24 +268,39 @@ def saved_session(output: str | None, target: str) -> Iterator[SessionWriter]:
     """Make the session file ``output``, or one named after ``target`` and the time.
 
     Says on standard error where it is, however the capture ends; a capture without a cycle
-    leaves none. Raises UsageError where it cannot be made.
+    leaves none, and an older one as it was. Raises KleakError where it cannot be made.
     """
-    path = Path(output or default_name(target))
-    with SessionWriter(path) as writer:
+    with open_session(output, target) as writer:
         try:
             yield writer
         finally:
             if writer.saved_cycles == 0:
                 writer.discard()
             else:
-                click.echo(f"session: {path} (kleak report shows it again)", err=True)
+                ends = f", up to cycle {writer.saved_cycles}" if writer.failed else ""
+                # That nobody reads this is no reason to leave the reports unwritten.
+                with suppress(BrokenPipeError):
+                    click.echo(
+                        f"session: {writer.path}{ends} (kleak report shows it again)", err=True
+                    )
 
 
-def default_name(target: str) -> str:
-    """Return a name for the session of ``target`` that begins, or is saved, now."""
+def open_session(output: str | None, target: str) -> SessionWriter:
+    """Return the writer of the session file ``output``, or of a new one that is named after
+    ``target`` and the time. Raises KleakError where it cannot be made.
+    """
+    if output is not None:
+        return SessionWriter(Path(output))
     # A glob is no good in a file name, and a module's name is limited to 55 characters.
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", target).strip("-")[:55] or "kernel"
-    return f"kleak-{name}-{time.strftime('%Y%m%dT%H%M%S')}.kleak"
+    begin = f"kleak-{name}-{time.strftime('%Y%m%dT%H%M%S')}"
+    path, number = Path(f"{begin}.kleak"), 1
+    while True:
+        try:
+            return SessionWriter(path, new=True)
+        except FileExistsError:  # another one began in the same second
+            number += 1
+            path = Path(f"{begin}-{number}.kleak")
 
 
 def tracer_options(command: _F) -> _F:
