@@ -13,6 +13,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +120,12 @@ def write_files(documents: Iterable[tuple[str, str]]) -> KleakError | None:
 
 def refuse_clashes(outputs: Mapping[str, str | None], inputs: Iterable[str]) -> None:
     """Raise UsageError if two outputs, by option, are one file, or one is also read."""
-    read = {_identity(place) for place in map(find_place, inputs) if place.there is not None}
+    read = set()
+    for one in inputs:
+        with suppress(UsageError):  # no file, such as a net plan in words, or told by who reads it
+            place = find_place(one)
+            if place.there is not None:
+                read.add(_identity(place))
     written: dict[object, str] = {}
     for option, name in outputs.items():
         if name is None or name == "-" or not (place := find_place(name)).is_file:

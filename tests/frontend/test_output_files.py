@@ -214,6 +214,7 @@ def test_what_may_not_be_written_is_denied():
             cwd=directory, capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "kleak: rodir/x.json: Permission denied\n")
+    assert done.stdout == ""  # it is told before the work
 
 
 def test_two_outputs_in_one_file(tmp_path, monkeypatch):
@@ -233,7 +234,8 @@ def test_an_output_onto_an_input(tmp_path, monkeypatch):
     Path("link").hardlink_to("read")
     with pytest.raises(UsageError, match="--json link would replace what is read"):
         refuse_clashes({"--json": "link"}, ["read"])
-    refuse_clashes({"--json": "no-file"}, ["no-file"])  # a module's name, say
+    # A module's name, and a net plan in words.
+    refuse_clashes({"--json": "no-file"}, ["no-file", "link set kleak0 up; " * 30])
 
 
 @pytest.mark.parametrize(

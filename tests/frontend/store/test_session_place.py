@@ -81,8 +81,9 @@ def test_what_a_killed_kleak_left_beside_it_is_no_trouble(path, older):
     assert names(path.parent) == [path.name]
 
 
-def test_the_older_session_is_restored_before_its_journal_goes(path):
-    """A kleak was killed in a save, and the next one does not come to a cycle."""
+@pytest.fixture
+def torn(path):
+    """At ``path``, what a kleak leaves that is killed in a save."""
     child = os.fork()
     if child == 0:
         try:
@@ -90,13 +91,15 @@ def test_the_older_session_is_restored_before_its_journal_goes(path):
             writer.save(session(site([3]), cycles=1))
             writer._database.execute("PRAGMA cache_size = 1")
             writer._database.execute("BEGIN IMMEDIATE")
-            writer._write(session(*(
-                site([3], frames=(Frame(None, f"f{i}" * 50, i),)) for i in range(999)
-            )))  # fmt: skip
+            frames = [(Frame(None, f"f{i}" * 50, i),) for i in range(999)]
+            writer._write(session(*(site([3], frames=one) for one in frames)))
         finally:
             os._exit(0)
     os.waitpid(child, 0)
     assert f"{path.name}-journal" in names(path.parent)
+
+
+def test_the_older_session_is_restored_before_its_journal_goes(path, torn):
     with SessionWriter(path):
         pass
     assert names(path.parent) == [path.name]
@@ -104,6 +107,14 @@ def test_the_older_session_is_restored_before_its_journal_goes(path):
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
     assert len(read_session(path).sites) == 1
+
+
+def test_a_journal_that_cannot_be_used_does_not_reach_the_new_session(path, torn, monkeypatch):
+    monkeypatch.setattr("kleak.store.place._restore", lambda path: None)
+    with SessionWriter(path) as writer:
+        writer.save(session(site([3] * 4), cycles=4))
+    assert names(path.parent) == [path.name]
+    assert len(read_session(path).cycles) == 4
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
