@@ -73,11 +73,11 @@ static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT))
 		return 0;
 	if (seen_by_first(ctx, key, ALLOC_MM_PAGE, copy) ||
-	    !concerns(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, key, 0))
+	    !concerns(ctx, PROGRAM_MM_PAGE_ALLOC, copy, key, 0))
 		return 0;
 	if (find_outstanding(key)) {
 		name.size = (u64)PAGE_BYTES << order;
-		book_reuse(key, FAMILY_PAGE, name.size, &name);
+		book_reuse(key, FAMILY_PAGE, name.size, &name, copy);
 	}
 	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation))
 		return 0;
@@ -106,8 +106,16 @@ int on_mm_page_alloc_2(raw_tp *ctx)
 static __always_inline void enter_one_of_bulk(u64 page, struct allocation *allocation)
 {
 	u64 key = page_key(page);
+	struct allocation *found, old;
 
-	if (key && !find_outstanding(key))
+	if (!key)
+		return;
+	found = find_outstanding(key);
+	if (found && lost_its_head(found) && strike(key, &old)) {
+		keep_at_split_key(key, &old);
+		found = 0;
+	}
+	if (!found)
 		enter_pages(key, 0, allocation);
 }
 
@@ -120,7 +128,7 @@ static __always_inline int book_alloc_pages_bulk(void *ctx)
 #ifdef ARGUMENT_ALLOC_PAGES_BULK_LIST
 	list = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_LIST);
 #endif
-	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 0, 0) ||
+	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 1, 0, 0) ||
 	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation))
 		return 0;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
@@ -153,44 +161,21 @@ KRETFUNC_PROBE(alloc_pages_bulk_noprof)
 #endif
 
 /*
- * The key of a block whose first page was freed: that page may be given out
- * again at once, and be the key of another record. No page has these bits.
+ * Takes bytes off a block; with the last ones it goes. Two CPUs may free its
+ * last pieces at once: both take theirs off before they look what is left.
  */
-#define SPLIT_KEY 2
-
-static __always_inline void move_to_split_key(u64 head)
-{
-	struct allocation block;
-	u64 address = head | SPLIT_KEY, key = ledger_key(address);
-	u32 *slot = filter_slot(address);
-
-	if (!slot || !strike(head, &block))
-		return;
-	__sync_fetch_and_add(slot, 1);
-	if (outstanding.update(&key, &block)) {
-		__sync_fetch_and_add(slot, -1);
-		count(COUNT_LEDGER_FULL);
-	}
-}
-
-/* Takes bytes off a block. Two CPUs may free its last pieces at once: one strikes it. */
 static __always_inline void book_piece(struct allocation *block, u64 key, u64 bytes, u32 copy)
 {
-	struct total *total;
+	struct total *total = total_of(block);
 
-	if (block->size <= bytes) {
-		book_one_free(key, copy);
-		return;
-	}
-	total = total_of(block);
 	if (total) {
 		__sync_fetch_and_add(&total->freed_bytes, bytes);
 		__sync_fetch_and_add(&total->freed_requested, bytes);
 	}
 	__sync_fetch_and_add(&block->size, -bytes);
 	__sync_fetch_and_add(&block->requested, -bytes);
-	if (!(key & SPLIT_KEY) && block->pieces & 1)
-		move_to_split_key(key);
+	if (*(volatile s64 *)&block->size <= 0)
+		book_one_free(key, copy);
 }
 
 /*
@@ -209,7 +194,8 @@ static __always_inline int note_piece(struct allocation *block, u64 index, u32 o
 					  : ((1ULL << (1u << (order & 7))) - 1) << (index & 63);
 	if (block->pieces & pages)
 		return 0;
-	block->pieces |= pages;
+	/* A page is freed once, so to add its bit is to set it; two CPUs may at one time. */
+	__sync_fetch_and_add(&block->pieces, pages);
 	return 1;
 }
 
@@ -225,7 +211,9 @@ static __always_inline int book_page_of(u64 at, u64 key, u32 block_order, u32 or
 	/* A record at a split key does not cover its freed pages: they may be others' now. */
 	if (at & SPLIT_KEY && block->order <= PIECE_BITS_ORDER && block->pieces >> (index & 63) & 1)
 		return 0;
-	if (note_piece(block, index, order, seen))
+	if (order == block_order)
+		book_one_free(at, copy);
+	else if (note_piece(block, index, order, seen))
 		book_piece(block, at, (u64)PAGE_BYTES << (order & 31), copy);
 	return 1;
 }

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kleak.capture.circumstances import Recorder, read_build_id
+from kleak.capture.kernel_state import loaded_modules
 from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.module_news import ModuleNews
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.module_session import Outcome, Tracing, module_tracer
-from kleak.capture.modules import ModuleTarget, loaded_modules
+from kleak.capture.modules import ModuleTarget
 from kleak.capture.recording import count_missing
 from kleak.capture.records import LoadRecord
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kleak.capture.kernel_log import KernelLog
-from kleak.capture.modules import loaded_modules
+from kleak.capture.kernel_state import loaded_modules
 from kleak.capture.registered_names import list_names
 from kleak.model import Answer
 

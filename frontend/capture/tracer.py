@@ -66,9 +66,7 @@ _COUNTERS = (
 _COPIED_EVENTS = (
     "kfree",
     "kmem_cache_free",
-    "kvfree_call_rcu",
     "free_vmap_area_noflush",
-    "kmem_cache_free_bulk",
     "consume_skb",
     "mm_page_free",
     "percpu_free_percpu",
@@ -223,8 +221,7 @@ class Tracer:
         if self.walk_every > 1:
             constants["SAMPLE_EVERY"] = self.walk_every
         if self._symbols is not None and not self._symbols.everything:
-            envelope = self._symbols.envelope
-            constants["SYMBOL_WORDS"] = (envelope.end - envelope.start) // 64 + 1
+            constants["SYMBOL_WORDS"] = self._symbols.bitmap_words
         return constants
 
     def _write_scope(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from kleak.capture.kernel_state import read_kernel_table
 from tests.build_modules import TOP
 
 PIPES = 41
@@ -210,3 +211,41 @@ def test_module_that_is_not_loaded(tmp_path: Path) -> None:
     result = run("--module", "no_such", "--", "true", cwd=tmp_path)
     assert result.returncode == 4
     assert result.stderr == "kleak: module no_such is not loaded; kleak module loads it\n"
+
+
+INOTIFY_INIT = 253  # x86-64
+HOLD_INOTIFY = f"""
+import ctypes, os, time
+reader, writer = os.pipe()
+if os.fork() == 0:
+    call = ctypes.CDLL(None).syscall
+    assert all(call({INOTIFY_INIT}) >= 0 for _ in range(31))
+    with open("daemons", "w") as daemons:
+        daemons.write(str(os.getpid()))
+    null = os.open("/dev/null", os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.write(writer, b"1")
+    time.sleep(600)
+os.close(writer)
+assert os.read(reader, 1)
+"""
+
+
+def test_a_scope_by_another_name_of_a_function_is_found_on_stacks(place: Path) -> None:
+    """The kernel's table has several names of one address; the scope's is the one to show."""
+    scope = "__x64_sys_inotify_init"
+    if read_kernel_table().ranges_of_glob("__do_sys_inotify_init") != (
+        read_kernel_table().ranges_of_glob(scope)
+    ):
+        pytest.skip("this kernel's system calls have one name each")
+    result = run(
+        "--scope", scope, "--json", "report.json", "--", sys.executable, "-c", HOLD_INOTIFY,
+        cwd=place,
+    )  # fmt: skip
+    assert result.returncode in (0, 1), result.stderr
+    report = json.loads((place / "report.json").read_text())
+    assert sum(site["outstanding"]["count"] == 31 for site in report["sites"]) >= 2
+    for site in report["sites"]:
+        assert scope in [frame["symbol"] for frame in site["frames"]]
+        assert not [one for one in site["evidence"] if one["says"].startswith("no frame of")]
