@@ -20,6 +20,7 @@ from kleak.capture.module_news import ModuleNews
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.module_session import Outcome, Tracing, module_tracer
 from kleak.capture.modules import ModuleTarget
+from kleak.capture.recording import count_missing
 from kleak.capture.records import LoadRecord
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
 from kleak.capture.tracer import MAX_LOADS, Tracer
@@ -87,6 +88,7 @@ class _Capture:
             session = self._reader.session(
                 self._notes, finished=True, kmemleak=self._kmemleak.result
             )
+            session = count_missing(session, failure, self._run.cycles)
         try:
             self._recorder.save(session)
         except UnsupportedError as error:

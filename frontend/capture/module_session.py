@@ -14,6 +14,7 @@ from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.modules import ModuleLoader, ModuleTarget, Timeouts, run_exercise
 from kleak.capture.netlink import run_plan
+from kleak.capture.recording import count_missing
 from kleak.capture.records import Limits
 from kleak.capture.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
 from kleak.capture.tracer import Tracer
@@ -118,7 +119,7 @@ def capture_module(
         with capture.kmemleak:
             failure = capture.run_cycles()
         progress.say("reading the result")
-        session = capture.session(failure)
+        session = count_missing(capture.session(failure), failure, run.cycles)
     try:
         recorder.save(session)
     except UnsupportedError as error:

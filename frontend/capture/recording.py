@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kleak.capture.sampling import FIRST_WALKS
 from kleak.capture.sites import build_sites
 from kleak.capture.tracer import Tracer
 from kleak.collection import no_collection
+from kleak.errors import KleakError, UnsupportedError
 from kleak.model import Answer, Cycle, Session, Target, Trust
 
 KEPT_OF_A_SITE = 1000
@@ -122,6 +124,15 @@ def read_session(
         report.regions,
         about,
     )
+
+
+def count_missing(session: Session, failure: KleakError | None, planned: int | None) -> Session:
+    """Return the session with those cycles lost that kleak itself could not run (a full disk)."""
+    missing = 1 if planned is None else planned - len(session.cycles)
+    if missing <= 0 or not isinstance(failure, UnsupportedError):
+        return session
+    lost = {**session.trust.lost, "cycles_cut_off": missing}
+    return replace(session, trust=replace(session.trust, lost=lost))
 
 
 def losses(counters: Counters) -> dict[str, int]:

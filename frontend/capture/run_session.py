@@ -11,7 +11,7 @@ from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import read_kernel, read_kernel_table
 from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.processes import CommandFailedError, ProcessTree
-from kleak.capture.recording import read_session
+from kleak.capture.recording import count_missing, read_session
 from kleak.capture.records import Limits
 from kleak.capture.sampling import WALK_EVERY, Growth, outstanding_by_call_site
 from kleak.capture.scope import NamedScope
@@ -108,6 +108,7 @@ class _Capture:
             failure = self._run_cycles()
         self._progress.say("reading the result")
         session = self._session(failure, finished=True)
+        session = count_missing(session, failure, self._run.repeat)
         try:
             self._recorder.save(session)
         except UnsupportedError as error:

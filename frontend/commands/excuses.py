@@ -68,6 +68,13 @@ def excuse_options(command: _F) -> _F:
     return command
 
 
+def excuse_files() -> list[str]:
+    """The names of the files that the running command was given to excuse sites."""
+    given = click.get_current_context().meta.get(_KEY, {})
+    known = given.get("baseline")
+    return [*(given.get("suppressions") or ()), *(() if known is None else (known,))]
+
+
 def find_excuses() -> Excuses:
     """Read the files that the running command was given. Raises UsageError for bad ones."""
     given = click.get_current_context().meta.get(_KEY, {})

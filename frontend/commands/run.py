@@ -84,7 +84,9 @@ def run(
     usage, 3 this machine cannot, 5 incomplete with --strict, 130 interrupted.
     """
     require_root()
-    reporting = make_output(json, verbose, fail_on, strict, exact=exact, table_to=sys.stderr)
+    reporting = make_output(
+        json, verbose, fail_on, strict, exact=exact, table_to=sys.stderr, session=output
+    )
     progress = make_progress()
     limits = make_limits(max_outstanding, max_stacks)
     command_run = CommandRun(

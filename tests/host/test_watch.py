@@ -230,7 +230,7 @@ def test_count_of_refreshes_and_title(tmp_path: Path, scope: list[str], shown: s
         (["--filter", "size>3"], 2, "kleak: filter: no key size"),
         (["--prometheus", "nowhere"], 2, "kleak: nowhere is no address"),
         (["--pid", "4194305"], 4, "kleak: there is no process 4194305"),
-        (["-o", "no/such/place"], 2, "kleak: no/such/place: there is no directory no/such"),
+        (["-o", "no/such/place"], 2, "kleak: no/such/place: no directory "),
         (["-o", LOAD], 2, f"kleak: {LOAD} exists and is no session"),
     ],
 )
