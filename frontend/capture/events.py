@@ -25,6 +25,7 @@ from kleak.symbols.kernel_table import KernelTable
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 
 _PROCESS_EVENTS = {"sched_process_fork": ("child",), "sched_process_exit": ("p",)}
+_PROCESS_MEMBERS = (("task_struct", "tgid"), ("task_struct", "signal"), ("signal_struct", "live"))
 _WORD = 8
 
 
@@ -78,7 +79,8 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
         for event, wanted in _PROCESS_EVENTS.items():
             plan.constants.update(arguments(btf, event, wanted))
             plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),)))
-        plan.constants["OFF_TASK_STRUCT_PID"] = offset(btf, "task_struct", "pid")
+        for struct, member in _PROCESS_MEMBERS:
+            plan.constants[f"OFF_{struct}_{member}".upper()] = offset(btf, struct, member)
     plan.constants.update(_stack_size(btf))
     if btf.enumerator("BPF_FUNC_jiffies64") is not None:  # since v5.6
         plan.constants["TICK_NS"] = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)

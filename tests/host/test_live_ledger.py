@@ -10,9 +10,11 @@ import select
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
 from kleak.capture.records import Limits
@@ -172,9 +174,14 @@ def test_maps_that_are_full_are_said() -> None:
     assert lost["allocations_beyond_max_outstanding"] > 0
 
 
-def test_only_one_process_and_what_it_starts() -> None:
+@pytest.mark.parametrize("named_by", [min, max], ids=["its id", "a thread"])
+def test_only_one_process_and_what_it_starts(named_by: Callable[[list[int]], int]) -> None:
     with load() as process, load() as other:
-        watch = Watch(NamedScope(("do_signalfd4",)), process.pid, None, Limits())
+        do(process, "import threading")
+        do(process, "threading.Thread(target=threading.Event().wait, daemon=True).start()")
+        tasks = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert len(tasks) == 2
+        watch = Watch(NamedScope(("do_signalfd4",)), named_by(tasks), None, Limits())
         with open_ledger(watch, Silence()) as ledger:
             keep(process, KEPT)
             keep(other, LATER)

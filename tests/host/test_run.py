@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from tests.build_modules import TOP
+from tests.host import uring_daemon
 
-PIPES = 41
+PIPES, FILES = 41, 137
 DAEMON = str(TOP / "tests" / "host" / "pipe_daemon.py")
 
 
@@ -86,6 +87,77 @@ def test_the_tree_is_waited_for(place: Path) -> None:
     assert report["sites"] == []
     assert not [note for note in report["trust"]["notes"] if "had not ended" in note]
     assert result.returncode == 0
+
+
+# A thread becomes another program, which has its process's id and no longer its own.
+EXEC_BY_A_THREAD = """
+import os, sys, threading, time
+threading.Thread(target=os.execv, args=(sys.executable, [sys.executable, *sys.argv[1:]])).start()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("daemon", "timeout"), [(("600",), "0.1"), (("0",), "60")], ids=["holds", "ends"]
+)
+def test_exec_by_a_thread(place: Path, daemon: tuple[str, ...], timeout: str) -> None:
+    result = run(
+        "--scope", "alloc_pipe_info", "--tree-timeout", timeout, "--by-process", "--json", "-",
+        "--", sys.executable, "-c", EXEC_BY_A_THREAD, DAEMON, str(PIPES), *daemon,
+        cwd=place,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert report["trust"]["observed"]["allocations"] >= 2 * PIPES
+    stayed = [note for note in report["trust"]["notes"] if "had not ended" in note]
+    if daemon == ("0",):
+        assert report["sites"] == stayed == []
+    else:
+        assert [site["outstanding"]["count"] for site in pipe_sites(report)] == [PIPES] * 2
+        (note,) = stayed
+        assert note.endswith(f" {(place / 'daemons').read_text().strip()})")
+
+
+def test_workers_of_io_uring_are_the_process(place: Path) -> None:
+    try:
+        os.close(uring_daemon.set_up(1)[0])
+    except OSError as error:
+        pytest.skip(f"this kernel sets up no io_uring: {error.strerror}")
+    result = run(
+        "--scope", "alloc_empty_file*", "--tree-timeout", "0.1", "--by-process", "--json", "-",
+        "--", sys.executable, uring_daemon.__file__, str(FILES),
+        cwd=place,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    opened = [
+        site["outstanding"]["count"]
+        for site in report["sites"]
+        if site["allocator"] == "kmem_cache"
+        and "io_wq_worker" in [frame["symbol"] for frame in site["frames"]]
+    ]
+    assert set(opened) == {FILES}  # a file, and what the security modules keep of it
+    (note,) = [note for note in report["trust"]["notes"] if "had not ended" in note]
+    assert note.rpartition(": ")[2].startswith("1 (")  # workers do not count as processes
+
+
+def test_threads_are_no_processes(place: Path) -> None:
+    """The tree ends once, with the last thread and not with the leader."""
+    script = (
+        "import ctypes, os, threading, time\n"
+        "def last():\n"
+        "    time.sleep(1)\n"
+        f"    kept = [os.pipe() for _ in range({PIPES})]\n"
+        "for _ in range(3): threading.Thread(target=last).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    result = run(
+        "--scope", "alloc_pipe_info", "--by-process", "--json", "-", "--",
+        sys.executable, "-c", script,
+        cwd=place,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert report["trust"]["observed"]["allocations"] >= 6 * PIPES
+    assert report["sites"] == []
+    assert not [note for note in report["trust"]["notes"] if "had not ended" in note]
 
 
 def test_own_calls_are_those_that_the_scope_makes(place: Path) -> None:
