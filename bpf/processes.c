@@ -5,18 +5,19 @@
  * the number of processes alive is 0 only once the whole tree has ended.
  */
 #ifdef ARG_SCHED_PROCESS_FORK_CHILD
-static __always_inline void follow(u32 tgid, u32 generation)
+static __always_inline void follow(u64 task, struct following *state, u32 generation)
 {
-	u32 *number = alive.lookup(&generation);
+	u32 tgid = read_u32(task + OFF_TASK_STRUCT_TGID), *number = alive.lookup(&generation);
+	u64 pid = read_u64(task + OFF_TASK_STRUCT_THREAD_PID);
+	struct process process = {
+		.generation = generation,
+		.id = read_u32(pid + OFF_PID_NUMBERS + state->level * SIZE_UPID + OFF_UPID_NR),
+	};
 
 	if (!number)
 		return;
-	if (followed.update(&tgid, &generation)) {
-		u32 zero = 0;
-		struct following *state = following.lookup(&zero);
-
-		if (state)
-			__sync_fetch_and_add(&state->refused, 1);
+	if (followed.update(&tgid, &process)) {
+		__sync_fetch_and_add(&state->refused, 1);
 		return;
 	}
 	__sync_fetch_and_add(number, 1);
@@ -24,22 +25,22 @@ static __always_inline void follow(u32 tgid, u32 generation)
 
 int on_sched_process_fork(raw_tp *ctx)
 {
-	u32 child = read_u32(ctx->args[ARG_SCHED_PROCESS_FORK_CHILD] + OFF_TASK_STRUCT_TGID);
-	u32 parent = bpf_get_current_pid_tgid() >> 32, zero = 0, *generation;
+	u64 child = ctx->args[ARG_SCHED_PROCESS_FORK_CHILD];
+	u32 parent = bpf_get_current_pid_tgid() >> 32, zero = 0;
+	struct following *state = following.lookup(&zero);
 	struct scope *scope = current_scope();
-	struct following *state;
+	struct process *process;
 
-	if (child == parent)
-		return 0; /* a thread */
-	generation = followed.lookup(&parent);
-	if (generation) {
-		follow(child, *generation);
+	if (!state || !scope)
 		return 0;
-	}
-	state = following.lookup(&zero);
-	if (scope && state && state->armed && parent == scope->tracer_tgid) {
+	if (read_u32(child + OFF_TASK_STRUCT_TGID) == parent)
+		return 0; /* a thread */
+	process = followed.lookup(&parent);
+	if (process) {
+		follow(child, state, process->generation);
+	} else if (state->armed && parent == scope->tracer_tgid) {
 		state->armed = 0;
-		follow(child, state->generation);
+		follow(child, state, state->generation);
 	}
 	return 0;
 }
@@ -47,7 +48,8 @@ int on_sched_process_fork(raw_tp *ctx)
 /* Of each thread; do_exit() has taken it out of signal->live before. */
 int on_sched_process_exit(raw_tp *ctx)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32, generation, *found, *number;
+	u32 tgid = bpf_get_current_pid_tgid() >> 32, generation, *number;
+	struct process *found;
 	u64 signal;
 
 	found = followed.lookup(&tgid);
@@ -56,7 +58,7 @@ int on_sched_process_exit(raw_tp *ctx)
 	signal = read_u64(ctx->args[ARG_SCHED_PROCESS_EXIT_P] + OFF_TASK_STRUCT_SIGNAL);
 	if (read_u32(signal + OFF_SIGNAL_STRUCT_LIVE))
 		return 0;
-	generation = *found;
+	generation = found->generation;
 	number = alive.lookup(&generation);
 	/* Of threads that exit at once, each may find none alive: one deletes. */
 	if (!number || followed.delete(&tgid))

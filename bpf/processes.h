@@ -13,10 +13,16 @@
 struct following {
 	u32 armed; /* the next fork of the tracer starts a tree */
 	u32 generation; /* of that tree */
+	u32 level; /* of the pid namespace whose ids /proc shows */
 	u64 refused; /* processes for which there was no room */
 };
 
-BPF_HASH(followed, u32, u32, MAX_FOLLOWED); /* tgid, to its generation */
+struct process {
+	u32 generation;
+	u32 id; /* as /proc shows it */
+};
+
+BPF_HASH(followed, u32, struct process, MAX_FOLLOWED); /* by tgid */
 BPF_ARRAY(following, struct following, 1);
 BPF_ARRAY(alive, u32, MAX_GENERATIONS); /* processes of the tree that have not ended */
 BPF_RINGBUF_OUTPUT(tree_ended, 1); /* only wakes */

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kleak.capture.tracer import Tracer
-from kleak.errors import TargetError, UsageError
+from kleak.errors import TargetError, UnsupportedError, UsageError
 
 # Signals to kleak that are the command's while it runs. Those that stop and continue a process
 # reach both by way of the terminal.
@@ -60,22 +60,32 @@ class ProcessTree:
         """Start the command, whose tree gets the number ``generation``.
 
         Its input, output and signal mask are those of kleak's caller. Raises UsageError for a
-        command that cannot be executed.
+        command that cannot be executed, UnsupportedError where its start was not seen.
         """
         following = self._tracer.table("following")
         state = following[ctypes.c_int(0)]
         state.armed, state.generation = 1, generation
+        state.level = self._tracer.proc_level
         following[ctypes.c_int(0)] = state
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 preexec_fn=lambda: _restore_mask(blocked),  # one thread
             )
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             raise UsageError(f"{command[0]}: {error.strerror}") from error
+        if following[ctypes.c_int(0)].armed:
+            process.kill()
+            process.wait()
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            raise UnsupportedError(
+                "the kernel did not announce the command's process, which cannot be followed so: "
+                "it was ended; please report the kernel's version"
+            )
+        return process
 
     def wait_for_command(self, process: subprocess.Popen[bytes]) -> int:
         """Wait until the command itself has ended; hand it the signals that kleak gets meanwhile.
@@ -108,7 +118,9 @@ class ProcessTree:
     def describe_rest(self, generation: int) -> str:
         """Name the processes of the tree that still run: "2 (sleep 411, sh 402)"."""
         processes = sorted(
-            process for process, of in self._tracer.table("followed").rows() if of == generation
+            process.id
+            for _, process in self._tracer.table("followed").rows()
+            if process.generation == generation
         )
         named = [
             f"{status['Name']} {process}" for process in processes if (status := _status(process))
@@ -131,8 +143,13 @@ def follow_running(tracer: Tracer, pid: int) -> None:
     """Follow a process that runs already (any thread names it), its descendants, and all that
     they start.
 
-    Raises TargetError if there is none.
+    Raises TargetError if there is none, UnsupportedError where /proc has other ids than events.
     """
+    if tracer.proc_level:
+        raise UnsupportedError(
+            f"--pid {pid}: in a pid namespace the ids of processes are not those that the kernel's "
+            "events have; run kleak outside of it (a container: with the host's pid namespace)"
+        )
     status = _status(pid)
     if not status:
         raise TargetError(f"there is no process {pid}")
@@ -141,7 +158,7 @@ def follow_running(tracer: Tracer, pid: int) -> None:
     # What a process starts that is followed, the kernel adds; look again for what came before.
     while new := _tree_of(int(status["Tgid"])) - known:
         for process in new:
-            followed[followed.Key(process)] = followed.Leaf(1)
+            followed[followed.Key(process)] = followed.Leaf(1, process)
             # Its end may have been announced before it was added, and its id go to another.
             if _is_exiting(process):
                 with suppress(KeyError):
