@@ -42,7 +42,7 @@ def main() -> None:
     rings_bytes = max(array_at + 4 * sq_entries, cqes_at + 16 * cq_entries)
     rings = mmap.mmap(ring, rings_bytes, offset=SQ_RING)
     sqes = mmap.mmap(ring, SQE_BYTES * sq_entries, offset=SQES)
-    path = ctypes.create_string_buffer(os.fsencode(__file__))
+    path = ctypes.create_string_buffer(os.devnull.encode())  # of an overlay each would be two
     for number in range(files):
         struct.pack_into(
             "BBHiQQII", sqes, SQE_BYTES * number,
