@@ -275,7 +275,7 @@ static __always_inline int concerns(void *ctx, u32 program, u32 copy, u64 addres
 		return 1;
 	if (!scope || !scope->counting)
 		return 0;
-	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
+	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	if (is_others_call(scope, call_site))
 		return 0;
@@ -299,7 +299,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	allocation->tgid = bpf_get_current_pid_tgid() >> 32;
 	if (scope->ignore_tracer && allocation->tgid == scope->tracer_tgid)
 		return 0;
-	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
+	if (scope->by_process && !is_followed(allocation->tgid))
 		return 0;
 	stack = walk(ctx, program);
 	if (!stack)

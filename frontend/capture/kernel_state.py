@@ -88,3 +88,14 @@ def read_vmalloc_regions() -> VmallocReport:
         "used",
         text,
     )
+
+
+def pid_namespaces_below_proc() -> int:
+    """Return how many pid namespaces this process is in below the one whose ids /proc shows.
+
+    0 where /proc was mounted in its own, or the kernel has none (CONFIG_PID_NS).
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return len(line.split()) - 2
+    return 0

@@ -15,7 +15,7 @@ from kleak.capture.headers import find_headers
 from kleak.capture.kernel_state import loaded_modules, read_kernel_table
 from kleak.capture.kmemleak import NOT_ASKED
 from kleak.capture.ledger import FAMILIES
-from kleak.capture.processes import follow_running, tasks_refused
+from kleak.capture.processes import follow_running, processes_refused
 from kleak.capture.recording import losses, read_session
 from kleak.capture.records import Counters, Limits
 from kleak.capture.sampling import WALK_EVERY, Growth, is_call_site
@@ -154,8 +154,8 @@ class LiveLedger:
         self._names.forget_all_but(start)
         counters = self._tracer.counters()
         lost = losses(counters)
-        if self._watch.pid is not None and (unfollowed := tasks_refused(self._tracer)):
-            lost["tasks_not_followed"] = unfollowed
+        if self._watch.pid is not None and (unfollowed := processes_refused(self._tracer)):
+            lost["processes_not_followed"] = unfollowed
         self._make_room(rows, len(stacks), counters)
         return Reading(
             now,
