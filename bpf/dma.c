@@ -10,7 +10,7 @@ int on_dma_alloc(raw_tp *ctx)
 	u64 address = ctx->args[ARG_DMA_ALLOC_VIRT_ADDR];
 	u64 size = ctx->args[ARG_DMA_ALLOC_SIZE];
 
-	if (concerns(ctx, PROGRAM_DMA_ALLOC, address, 0))
+	if (concerns(ctx, PROGRAM_DMA_ALLOC, 1, address, 0))
 		book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, address, size, size, 0, 0);
 	return 0;
 }
@@ -31,14 +31,14 @@ KRETFUNC_PROBE(dma_alloc_attrs)
 {
 	u64 address = result_of(ctx), size = argument_of(ctx, 1);
 
-	if (concerns(ctx, PROGRAM_DMA_ALLOC, address, 0))
+	if (concerns(ctx, PROGRAM_DMA_ALLOC, 1, address, 0))
 		book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, address, size, size, 0, 0);
 	return 0;
 }
 
 KFUNC_PROBE(dma_free_attrs)
 {
-	book_free(ctx, argument_of(ctx, 2), 0, FREE_DMA, 1);
+	book_one_free(argument_of(ctx, 2), 1);
 	return 0;
 }
 #endif

@@ -7,15 +7,15 @@
 #ifdef OFF_DMA_POOL_SIZE
 static __always_inline u64 dma_pool_key(u64 address)
 {
-	return address ? address | 3 : 0;
+	return address | 3;
 }
 
 KRETFUNC_PROBE(dma_pool_alloc)
 {
 	u64 size = read_u32(argument_of(ctx, 0) + OFF_DMA_POOL_SIZE);
-	u64 key = dma_pool_key(result_of(ctx));
+	u64 object = result_of(ctx), key = dma_pool_key(object);
 
-	if (concerns(ctx, PROGRAM_DMA_POOL_ALLOC, key, 0))
+	if (object && concerns(ctx, PROGRAM_DMA_POOL_ALLOC, 1, key, 0))
 		book_allocation(ctx, PROGRAM_DMA_POOL_ALLOC, 1, FAMILY_DMA_POOL, key, size, size, 0,
 				0);
 	return 0;
@@ -23,7 +23,7 @@ KRETFUNC_PROBE(dma_pool_alloc)
 
 KFUNC_PROBE(dma_pool_free)
 {
-	book_free(ctx, dma_pool_key(argument_of(ctx, 1)), 0, FREE_DMA_POOL, 1);
+	book_one_free(dma_pool_key(argument_of(ctx, 1)), 1);
 	return 0;
 }
 #endif

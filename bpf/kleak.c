@@ -17,6 +17,7 @@
 #include "sampling.h"
 #include "ledger.h"
 
+#include "tracer.c"
 #include "slab.c"
 #include "slab_bulk.c"
 #include "krealloc.c"

@@ -137,34 +137,72 @@ static __always_inline void count_reuse(struct cache_name *cache)
 }
 
 /*
+ * The key of a block of pages whose first page was freed and is given out
+ * again: that page may be the key of another record. No page has these bits.
+ */
+#define SPLIT_KEY 2
+
+static __always_inline int lost_its_head(struct allocation *block)
+{
+	return block->family == FAMILY_PAGE && block->pieces & 1;
+}
+
+/* Takes a block that was struck into the ledger again, out of the way of its first page. */
+static __always_inline void keep_at_split_key(u64 head, struct allocation *block)
+{
+	u64 address = head | SPLIT_KEY, key = ledger_key(address);
+	u32 *slot = filter_slot(address);
+
+	if (!slot)
+		return;
+	__sync_fetch_and_add(slot, 1);
+	if (outstanding.update(&key, block)) {
+		__sync_fetch_and_add(slot, -1);
+		count(COUNT_LEDGER_FULL);
+	}
+}
+
+/*
  * An allocation of an address that is still in the ledger. Usually its free
  * went unseen. But a kmalloc above the largest cache, of a size unknown at
  * compile time, has two events, of which the second has the right call site
  * (kernels from 6.12 on: __do_kmalloc_node() calls the exported, traced
- * __kmalloc_large_node_noprof()): then the first is undone. So are pages that
- * come up as an object's or a buffer's memory: the same memory, counted once.
+ * __kmalloc_large_node_noprof()): then the first is undone. So is what copy 2
+ * of a program books again, where the mark of copy 1 was written over. So are
+ * pages that come up as an object's or a buffer's memory: the same memory,
+ * counted once.
  */
 #define DOUBLE_EVENT_WITHIN_NS (1000000 + CLOCK_STEP_NS)
+#define LARGEST_CACHE_BYTES (2 * PAGE_BYTES) /* KMALLOC_MAX_CACHE_SIZE */
 
-static __always_inline int is_same_memory(struct allocation *old, u32 family, u64 size)
+static __always_inline int is_same_memory(struct allocation *old, u32 family, u64 size, u32 copy)
 {
+	/* Of own calls the first of such two is not booked: its call site is the allocator's. */
+	int twice = !OWN_CALLS && family == FAMILY_KMALLOC && size > LARGEST_CACHE_BYTES;
+
 	if (old->family == FAMILY_PAGE || old->family == FAMILY_VMAP_AREA)
 		return family == FAMILY_DMA ||
 		       (old->family == FAMILY_PAGE && family != FAMILY_PAGE);
-	/* Of own calls the first of such two is not booked: its call site is the allocator's. */
-	return !OWN_CALLS && old->family == family && old->size == size &&
+	/* Of other sizes that is an object whose free went unseen: the next to be given out. */
+	return (twice || copy == 2) && old->family == family && old->size == size &&
 	       old->cpu == bpf_get_smp_processor_id() &&
 	       old->tgid == bpf_get_current_pid_tgid() >> 32 &&
 	       allocation_time() - old->time_ns < DOUBLE_EVENT_WITHIN_NS;
 }
 
-static __always_inline void book_reuse(u64 address, u32 family, u64 size, struct cache_name *cache)
+/* Makes room for an allocation of an address that is in the ledger. copy is 1 or 2. */
+static __always_inline void book_reuse(u64 address, u32 family, u64 size, struct cache_name *cache,
+				       u32 copy)
 {
 	struct allocation old;
 
 	if (!strike(address, &old))
 		return;
-	if (is_same_memory(&old, family, size)) {
+	if (lost_its_head(&old)) {
+		keep_at_split_key(address, &old);
+		return;
+	}
+	if (is_same_memory(&old, family, size, copy)) {
 		undo(&old);
 		return;
 	}
@@ -221,8 +259,11 @@ static __always_inline int seen_by_first(void *ctx, u64 address, u32 event, u32 
  * stack may touch the scope. Asked before anything else is looked at: for most
  * events the answer is no. program is the number of the calling program, for
  * its scratch; call_site the return address that the event gives, or 0.
+ *
+ * Copy 2 gets this far where copy 1 was skipped. That is seldom enough for a
+ * walk to decide, and the verifier is done with it in half the time.
  */
-static __always_inline int concerns(void *ctx, u32 program, u64 address, u64 call_site)
+static __always_inline int concerns(void *ctx, u32 program, u32 copy, u64 address, u64 call_site)
 {
 	struct scope *scope = current_scope();
 
@@ -234,11 +275,11 @@ static __always_inline int concerns(void *ctx, u32 program, u64 address, u64 cal
 		return 1;
 	if (!scope || !scope->counting)
 		return 0;
-	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
+	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	if (is_others_call(scope, call_site))
 		return 0;
-	return scope->everything || in_scope(scope, call_site) ||
+	return copy == 2 || scope->everything || in_scope(scope, call_site) ||
 	       !rules_out_scope(ctx, program, scope);
 }
 
@@ -258,7 +299,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	allocation->tgid = bpf_get_current_pid_tgid() >> 32;
 	if (scope->ignore_tracer && allocation->tgid == scope->tracer_tgid)
 		return 0;
-	if (scope->by_process && !is_followed(bpf_get_current_pid_tgid()))
+	if (scope->by_process && !is_followed(allocation->tgid))
 		return 0;
 	stack = walk(ctx, program);
 	if (!stack)
@@ -284,7 +325,17 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 	return 1;
 }
 
-/* Enters an allocation that describe() described. total is where it counts, 0 if not known yet. */
+/* Where an allocation that describe() described counts; of many that are alike, of all. */
+static __always_inline struct total *total_for(struct allocation *allocation, u64 number)
+{
+	struct total *total = total_of(allocation);
+
+	if (!total)
+		count_many(COUNT_TOTALS_FULL, number);
+	return total;
+}
+
+/* Enters an allocation that describe() described, and counts it in its total. */
 static __always_inline void enter(u64 address, struct allocation *allocation, struct total *total)
 {
 	u32 *slot = filter_slot(address);
@@ -292,12 +343,6 @@ static __always_inline void enter(u64 address, struct allocation *allocation, st
 
 	if (!slot)
 		return;
-	if (!total)
-		total = total_of(allocation);
-	if (!total) {
-		count(COUNT_TOTALS_FULL);
-		return;
-	}
 	__sync_fetch_and_add(slot, 1);
 	if (outstanding.update(&key, allocation)) {
 		__sync_fetch_and_add(slot, -1);
@@ -357,6 +402,7 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u3
 {
 	struct allocation allocation = {};
 	struct cache_name name = {};
+	struct total *total;
 
 	if (!address)
 		return;
@@ -367,20 +413,26 @@ static __always_inline void book_allocation(void *ctx, u32 program, u32 copy, u3
 			bpf_probe_read_kernel_str(name.name, sizeof(name.name),
 						  (void *)read_u64(cache + OFF_KMEM_CACHE_NAME));
 #endif
-		book_reuse(address, family, size, &name);
+		book_reuse(address, family, size, &name, copy);
 	}
 	if (!book_by_call_site(family, address, call_site, size, requested)) {
 		allocation.size = size;
 		allocation.requested = requested;
 		if (!describe(ctx, program + copy - 1, family, call_site, &allocation))
 			return;
-		enter(address, &allocation, 0);
+		total = total_for(&allocation, 1);
+		if (!total)
+			return;
+		enter(address, &allocation, total);
 	}
 	if (copy == 2)
 		count(COUNT_REPAIRED_ALLOCATIONS);
 }
 
-/* Books the free of one address; returns 1 if it was in the ledger. */
+/*
+ * Books the free of one address; returns 1 if it was in the ledger. copy is 1 or 2; of programs
+ * that are the same twice both are 1, and the later one finds nothing left.
+ */
 static __always_inline int book_one_free(u64 address, u32 copy)
 {
 	struct allocation allocation;
@@ -394,7 +446,7 @@ static __always_inline int book_one_free(u64 address, u32 copy)
 	return 1;
 }
 
-/* Books a free. call_site is 0 if the event gives none. copy is 1 or 2. */
+/* Books a free that a tracepoint tells of. call_site is 0 if the event gives none. */
 static __always_inline void book_free(void *ctx, u64 address, u64 call_site, u32 event, u32 copy)
 {
 	struct scope *scope;

@@ -45,19 +45,20 @@ struct orders_seen {
 /* Which orders of blocks were ever booked: a free looks for the heads of these only. */
 BPF_ARRAY(page_orders, struct orders_seen, 1);
 
-static __always_inline void enter_pages(u64 key, u32 order, struct allocation *allocation)
+/* Completes what describe() said of pages. Returns 0 for a block larger than any there is. */
+static __always_inline int describe_pages(u32 order, struct allocation *allocation)
 {
 	u32 zero = 0, slot = order;
 	struct orders_seen *orders = page_orders.lookup(&zero);
 
 	if (!orders || order >= PAGE_ORDERS)
-		return;
+		return 0;
 	/* For the verifier of 6.1: it forgets what was checked of a register that is spilled. */
 	keep_bound(slot);
 	orders->seen[slot & (PAGE_ORDERS_ROUNDED - 1)] = 1;
 	allocation->size = allocation->requested = (u64)PAGE_BYTES << order;
 	allocation->order = order;
-	enter(key, allocation, 0);
+	return 1;
 }
 
 static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
@@ -67,21 +68,26 @@ static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 	struct scope *scope = current_scope();
 	struct allocation allocation = {};
 	struct cache_name name = {};
+	struct total *total;
 
 	/* In a scope of everything, what may move is left out: user memory and page cache. */
 	if (!scope || !key ||
 	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT))
 		return 0;
 	if (seen_by_first(ctx, key, ALLOC_MM_PAGE, copy) ||
-	    !concerns(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, key, 0))
+	    !concerns(ctx, PROGRAM_MM_PAGE_ALLOC, copy, key, 0))
 		return 0;
 	if (find_outstanding(key)) {
 		name.size = (u64)PAGE_BYTES << order;
-		book_reuse(key, FAMILY_PAGE, name.size, &name);
+		book_reuse(key, FAMILY_PAGE, name.size, &name, copy);
 	}
-	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation))
+	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation) ||
+	    !describe_pages(order, &allocation))
 		return 0;
-	enter_pages(key, order, &allocation);
+	total = total_for(&allocation, 1);
+	if (!total)
+		return 0;
+	enter(key, &allocation, total);
 	if (copy == 2)
 		count(COUNT_REPAIRED_ALLOCATIONS);
 	return 0;
@@ -103,37 +109,51 @@ int on_mm_page_alloc_2(raw_tp *ctx)
  * list, each new page was added at the head, so the new ones come first.
  */
 #ifdef ARGUMENT_ALLOC_PAGES_BULK_ARRAY
-static __always_inline void enter_one_of_bulk(u64 page, struct allocation *allocation)
+static __always_inline void enter_one_of_bulk(u64 page, struct allocation *allocation,
+					      struct total *total)
 {
 	u64 key = page_key(page);
+	struct allocation *found;
 
-	if (key && !find_outstanding(key))
-		enter_pages(key, 0, allocation);
+	if (!key)
+		return;
+	found = find_outstanding(key);
+	/* To move the block, as book_reuse() does, would take the verifier too long: 512 times. */
+	if (found && lost_its_head(found))
+		key |= SPLIT_KEY;
+	else if (found)
+		return;
+	enter(key, allocation, total);
 }
 
 static __always_inline int book_alloc_pages_bulk(void *ctx)
 {
 	u64 array = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_ARRAY), number = result_of(ctx);
 	struct allocation allocation = {};
+	struct total *total;
 	u64 list = 0;
 
 #ifdef ARGUMENT_ALLOC_PAGES_BULK_LIST
 	list = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_LIST);
 #endif
-	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 0, 0) ||
-	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation))
+	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 1, 0, 0) ||
+	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation) ||
+	    !describe_pages(0, &allocation))
+		return 0;
+	total = total_for(&allocation, number);
+	if (!total)
 		return 0;
 	for (u32 i = 0; i < BULK_OBJECTS; i++) {
 		keep_bound(i);
 		if (i >= number)
 			return 0;
 		if (array) {
-			enter_one_of_bulk(read_u64(array + i * sizeof(u64)), &allocation);
+			enter_one_of_bulk(read_u64(array + i * sizeof(u64)), &allocation, total);
 			continue;
 		}
 #ifdef ARGUMENT_ALLOC_PAGES_BULK_LIST
 		list = read_u64(list); /* list_head.next */
-		enter_one_of_bulk(list - OFF_PAGE_LRU, &allocation);
+		enter_one_of_bulk(list - OFF_PAGE_LRU, &allocation, total);
 #endif
 	}
 	if (number > BULK_OBJECTS)
@@ -153,44 +173,21 @@ KRETFUNC_PROBE(alloc_pages_bulk_noprof)
 #endif
 
 /*
- * The key of a block whose first page was freed: that page may be given out
- * again at once, and be the key of another record. No page has these bits.
+ * Takes bytes off a block; with the last ones it goes. Two CPUs may free its
+ * last pieces at once: both take theirs off before they look what is left.
  */
-#define SPLIT_KEY 2
-
-static __always_inline void move_to_split_key(u64 head)
-{
-	struct allocation block;
-	u64 address = head | SPLIT_KEY, key = ledger_key(address);
-	u32 *slot = filter_slot(address);
-
-	if (!slot || !strike(head, &block))
-		return;
-	__sync_fetch_and_add(slot, 1);
-	if (outstanding.update(&key, &block)) {
-		__sync_fetch_and_add(slot, -1);
-		count(COUNT_LEDGER_FULL);
-	}
-}
-
-/* Takes bytes off a block. Two CPUs may free its last pieces at once: one strikes it. */
 static __always_inline void book_piece(struct allocation *block, u64 key, u64 bytes, u32 copy)
 {
-	struct total *total;
+	struct total *total = total_of(block);
 
-	if (block->size <= bytes) {
-		book_one_free(key, copy);
-		return;
-	}
-	total = total_of(block);
 	if (total) {
 		__sync_fetch_and_add(&total->freed_bytes, bytes);
 		__sync_fetch_and_add(&total->freed_requested, bytes);
 	}
 	__sync_fetch_and_add(&block->size, -bytes);
 	__sync_fetch_and_add(&block->requested, -bytes);
-	if (!(key & SPLIT_KEY) && block->pieces & 1)
-		move_to_split_key(key);
+	if (*(volatile s64 *)&block->size <= 0)
+		book_one_free(key, copy);
 }
 
 /*
@@ -209,7 +206,8 @@ static __always_inline int note_piece(struct allocation *block, u64 index, u32 o
 					  : ((1ULL << (1u << (order & 7))) - 1) << (index & 63);
 	if (block->pieces & pages)
 		return 0;
-	block->pieces |= pages;
+	/* A page is freed once, so to add its bit is to set it; two CPUs may at one time. */
+	__sync_fetch_and_add(&block->pieces, pages);
 	return 1;
 }
 
@@ -225,7 +223,9 @@ static __always_inline int book_page_of(u64 at, u64 key, u32 block_order, u32 or
 	/* A record at a split key does not cover its freed pages: they may be others' now. */
 	if (at & SPLIT_KEY && block->order <= PIECE_BITS_ORDER && block->pieces >> (index & 63) & 1)
 		return 0;
-	if (note_piece(block, index, order, seen))
+	if (order == block_order)
+		book_one_free(at, copy);
+	else if (note_piece(block, index, order, seen))
 		book_piece(block, at, (u64)PAGE_BYTES << (order & 31), copy);
 	return 1;
 }

@@ -7,7 +7,7 @@
 #ifdef ARG_PERCPU_ALLOC_PERCPU_PTR
 static __always_inline u64 percpu_key(u64 cookie)
 {
-	return cookie ? cookie | 1 : 0;
+	return cookie | 1; /* NULL has no events */
 }
 
 int on_percpu_alloc(raw_tp *ctx)
@@ -23,7 +23,7 @@ int on_percpu_alloc(raw_tp *ctx)
 	 * The event's call site is no use: whoever called it is in __alloc_percpu() before commit
 	 * 24e44cc22aa3 ("mm: percpu: enable per-cpu allocation tagging"), v6.10.
 	 */
-	if (concerns(ctx, PROGRAM_PERCPU_ALLOC, key, 0))
+	if (concerns(ctx, PROGRAM_PERCPU_ALLOC, 1, key, 0))
 		book_allocation(ctx, PROGRAM_PERCPU_ALLOC, 1, FAMILY_PERCPU, key, size,
 				requested * POSSIBLE_CPUS, 0, 0);
 	return 0;

@@ -18,17 +18,14 @@
 /* Beyond so many the walk decides: each takes the verifier 1,200 instructions. */
 #define BLOCKS_READ 4
 /*
- * Words within the bounds that are looked up; a power of two. With more the walk decides. Of modules
- * alone none is: their bounds fit. Nor of more than 8: the verifier allows a path 8,192 branches.
+ * Whether words within the bounds are looked up. Of modules alone none is: their bounds fit. Nor of
+ * more than 8: the verifier allows a path 8,192 branches.
  */
-#define WORDS_WITHIN 32
 #define LOOKS_UP (SYMBOL_WORDS && MAX_MODULES <= 8)
 
 struct stack_words {
 	u64 here;
 	u64 bottom;
-	u64 number_within;
-	u64 within[WORDS_WITHIN];
 	u64 words[WORDS_READ];
 };
 
@@ -61,30 +58,21 @@ static __always_inline int any_word_within(struct stack_words *read, u64 number,
 static __always_inline int any_word_in_scope(struct stack_words *read, u64 number,
 					     struct scope *scope, u64 low, u64 size)
 {
-	read->number_within = 0;
 	for (u64 first = 0; first < WORDS_READ; first += WORDS_COMPARED) {
 		u64 *words;
 
 		keep_bound(first);
 		if (first >= number)
-			break;
+			return 0;
 		words = &read->words[first];
-		if (!any_within(words, low, size)) /* twice as fast as what follows */
+		if (!any_within(words, low, size)) /* most are not, and this is twice as fast */
 			continue;
 #pragma unroll
 		for (u32 i = 0; i < WORDS_COMPARED; i++) {
-			if (words[i] - low < size)
-				read->within[read->number_within++ & (WORDS_WITHIN - 1)] = words[i];
+			if (words[i] - low < size &&
+			    (in_symbols(scope, words[i] - 1) || in_module_slots(words[i] - 1)))
+				return 1;
 		}
-	}
-	if (read->number_within > WORDS_WITHIN)
-		return 1;
-	for (u32 i = 0; i < WORDS_WITHIN; i++) {
-		keep_bound(i);
-		if (i >= read->number_within)
-			return 0;
-		if (in_symbols(scope, read->within[i] - 1) || in_module_slots(read->within[i] - 1))
-			return 1;
 	}
 	return 0;
 }

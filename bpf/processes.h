@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The process tree of a command: every task that it, or a task of it, forked.
- * The tree of one cycle is a generation; what outlives its cycle keeps its own.
+ * The process tree of a command: every process that it, or a process of it,
+ * forked. The tree of one cycle is a generation; what outlives its cycle keeps
+ * its own. A process is known by its tgid and not by its threads: a thread that
+ * calls exec takes the id of the leader, and of io_uring's workers no event
+ * tells when they are made.
  */
 #ifdef ARG_SCHED_PROCESS_FORK_CHILD
 #define MAX_FOLLOWED 65536
@@ -10,25 +13,26 @@
 struct following {
 	u32 armed; /* the next fork of the tracer starts a tree */
 	u32 generation; /* of that tree */
-	u64 refused; /* tasks for which there was no room */
+	u32 level; /* of the pid namespace whose ids /proc shows */
+	u64 refused; /* processes for which there was no room */
 };
 
-struct tree {
-	u32 alive; /* tasks that have not exited */
-	u32 started;
+struct process {
+	u32 generation;
+	u32 id; /* as /proc shows it */
 };
 
-BPF_HASH(followed, u32, u32, MAX_FOLLOWED); /* id of a task, to its generation */
+BPF_HASH(followed, u32, struct process, MAX_FOLLOWED); /* by tgid */
 BPF_ARRAY(following, struct following, 1);
-BPF_ARRAY(trees, struct tree, MAX_GENERATIONS);
+BPF_ARRAY(alive, u32, MAX_GENERATIONS); /* processes of the tree that have not ended */
 BPF_RINGBUF_OUTPUT(tree_ended, 1); /* only wakes */
 
-static __always_inline int is_followed(u32 task)
+static __always_inline int is_followed(u32 tgid)
 {
-	return followed.lookup(&task) != 0;
+	return followed.lookup(&tgid) != 0;
 }
 #else
-static __always_inline int is_followed(u32 task)
+static __always_inline int is_followed(u32 tgid)
 {
 	return 0;
 }

@@ -23,13 +23,14 @@ enum program {
 	SCRATCH_STACKS,
 };
 
-/* The events with two copies of their program: kleak.capture.tracer reads marks by this order. */
+/*
+ * The tracepoints whose programs have two copies that tell by marks what the first one missed:
+ * kleak.capture.tracer reads marks by this order. The copies on a function are the same twice.
+ */
 enum copied_event {
 	FREE_KFREE,
 	FREE_KMEM_CACHE_FREE,
-	FREE_KVFREE_CALL_RCU,
 	FREE_VMAP_AREA,
-	FREE_KMEM_CACHE_FREE_BULK,
 	FREE_CONSUMED_SKB,
 	FREE_MM_PAGE,
 	FREE_PERCPU,
@@ -39,8 +40,6 @@ enum copied_event {
 	ALLOC_KMEM_CACHE,
 	ALLOC_KMEM_CACHE_NODE,
 	ALLOC_MM_PAGE,
-	FREE_SKB_HEAD,
-	FREE_DMA_POOL,
 	COPIED_EVENTS,
 };
 

@@ -8,20 +8,20 @@
  * Refactor kvfree_call_rcu() and high-level helpers") and for the two-argument
  * form, the offset of its rcu_head; offsets are below 4096.
  */
-static __always_inline void book_kvfree_call_rcu(void *ctx, u64 head, u64 object)
+static __always_inline void book_kvfree_call_rcu(u64 head, u64 object)
 {
-	book_free(ctx, object < 4096 ? head - object : object, 0, FREE_KVFREE_CALL_RCU, 1);
+	book_one_free(object < 4096 ? head - object : object, 1);
 }
 
 /* Loaded twice for its two copies: bcc takes the function to hook from the name. */
 KFUNC_PROBE(kvfree_call_rcu)
 {
-	book_kvfree_call_rcu(ctx, argument_of(ctx, 0), argument_of(ctx, 1));
+	book_kvfree_call_rcu(argument_of(ctx, 0), argument_of(ctx, 1));
 	return 0;
 }
 
 int probe_kvfree_call_rcu(u64 *ctx)
 {
-	book_kvfree_call_rcu(ctx, ctx[WORD_PT_REGS_PARAMETER_1], ctx[WORD_PT_REGS_PARAMETER_2]);
+	book_kvfree_call_rcu(ctx[WORD_PT_REGS_PARAMETER_1], ctx[WORD_PT_REGS_PARAMETER_2]);
 	return 0;
 }

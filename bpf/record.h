@@ -95,6 +95,7 @@ struct scope {
 	u32 loads; /* of modules in scope, so far */
 	u32 everything; /* any address between low and high is in scope */
 	u32 tracer_tgid;
+	u32 tracer_level; /* of its pid namespace: 0 is the first */
 	u32 ignore_tracer; /* what the tracer allocates does not count */
 	u32 by_process; /* only allocations of the process tree that is followed count */
 };

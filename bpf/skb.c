@@ -6,25 +6,25 @@
  */
 KFUNC_PROBE(napi_skb_cache_put)
 {
-	book_free(ctx, argument_of(ctx, 0), 0, FREE_SKB_HEAD, 1);
+	book_one_free(argument_of(ctx, 0), 1);
 	return 0;
 }
 
 KFUNC_PROBE(__kfree_skb_defer)
 {
-	book_free(ctx, argument_of(ctx, 0), 0, FREE_SKB_HEAD, 1);
+	book_one_free(argument_of(ctx, 0), 1);
 	return 0;
 }
 
 KFUNC_PROBE(napi_skb_free_stolen_head)
 {
-	book_free(ctx, argument_of(ctx, 0), 0, FREE_SKB_HEAD, 1);
+	book_one_free(argument_of(ctx, 0), 1);
 	return 0;
 }
 
 int probe_skb_head(u64 *ctx)
 {
-	book_free(ctx, ctx[WORD_PT_REGS_PARAMETER_1], 0, FREE_SKB_HEAD, 1);
+	book_one_free(ctx[WORD_PT_REGS_PARAMETER_1], 1);
 	return 0;
 }
 

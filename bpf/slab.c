@@ -7,7 +7,7 @@ static __always_inline int book_kmalloc(raw_tp *ctx, u32 copy)
 	u64 ptr = ctx->args[ARG_KMALLOC_PTR];
 
 	if (seen_by_first(ctx, ptr, ALLOC_KMALLOC, copy) ||
-	    !concerns(ctx, PROGRAM_KMALLOC + copy - 1, ptr, ctx->args[ARG_KMALLOC_CALL_SITE]))
+	    !concerns(ctx, PROGRAM_KMALLOC, copy, ptr, ctx->args[ARG_KMALLOC_CALL_SITE]))
 		return 0;
 	book_allocation(ctx, PROGRAM_KMALLOC, copy, FAMILY_KMALLOC, ptr,
 			ctx->args[ARG_KMALLOC_BYTES_ALLOC], ctx->args[ARG_KMALLOC_BYTES_REQ], 0,
@@ -33,8 +33,7 @@ static __always_inline int book_kmalloc_node(raw_tp *ctx, u32 copy)
 	u64 ptr = ctx->args[ARG_KMALLOC_NODE_PTR];
 
 	if (seen_by_first(ctx, ptr, ALLOC_KMALLOC_NODE, copy) ||
-	    !concerns(ctx, PROGRAM_KMALLOC_NODE + copy - 1, ptr,
-		      ctx->args[ARG_KMALLOC_NODE_CALL_SITE]))
+	    !concerns(ctx, PROGRAM_KMALLOC_NODE, copy, ptr, ctx->args[ARG_KMALLOC_NODE_CALL_SITE]))
 		return 0;
 	book_allocation(ctx, PROGRAM_KMALLOC_NODE, copy, FAMILY_KMALLOC, ptr,
 			ctx->args[ARG_KMALLOC_NODE_BYTES_ALLOC],
@@ -106,7 +105,7 @@ static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy, int type
 	struct cache_facts facts = {};
 
 	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE, copy) ||
-	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC + copy - 1, ptr,
+	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, ptr,
 		      ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE]))
 		return 0;
 #ifdef ARG_KMEM_CACHE_ALLOC_S
@@ -158,7 +157,7 @@ static __always_inline int book_kmem_cache_alloc_node(raw_tp *ctx, u32 copy)
 	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR];
 
 	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE_NODE, copy) ||
-	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE + copy - 1, ptr,
+	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, copy, ptr,
 		      ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE]))
 		return 0;
 	book_allocation(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, copy, FAMILY_KMEM_CACHE, ptr,

@@ -12,7 +12,7 @@ int on_alloc_vmap_area(raw_tp *ctx)
 	u64 size = ctx->args[ARG_ALLOC_VMAP_AREA_SIZE];
 
 	if (!(u32)ctx->args[ARG_ALLOC_VMAP_AREA_FAILED] &&
-	    concerns(ctx, PROGRAM_ALLOC_VMAP_AREA, address, 0))
+	    concerns(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, address, 0))
 		book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA, address, size,
 				size, 0, 0);
 	return 0;
@@ -38,7 +38,7 @@ static __always_inline void book_vmap_area(void *ctx, u64 area)
 		return;
 	start = read_u64(area + OFF_VMAP_AREA_VA_START);
 	end = read_u64(area + OFF_VMAP_AREA_VA_END);
-	if (concerns(ctx, PROGRAM_ALLOC_VMAP_AREA, start, 0))
+	if (concerns(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, start, 0))
 		book_allocation(ctx, PROGRAM_ALLOC_VMAP_AREA, 1, FAMILY_VMAP_AREA, start,
 				end - start, end - start, 0, 0);
 }
@@ -51,8 +51,7 @@ KRETFUNC_PROBE(alloc_vmap_area)
 
 KFUNC_PROBE(free_vmap_area_noflush)
 {
-	book_free(ctx, read_u64(argument_of(ctx, 0) + OFF_VMAP_AREA_VA_START), 0, FREE_VMAP_AREA,
-		  1);
+	book_one_free(read_u64(argument_of(ctx, 0) + OFF_VMAP_AREA_VA_START), 1);
 	return 0;
 }
 
@@ -64,8 +63,7 @@ int probe_return_alloc_vmap_area(u64 *ctx)
 
 int probe_free_vmap_area_noflush(u64 *ctx)
 {
-	book_free(ctx, read_u64(ctx[WORD_PT_REGS_PARAMETER_1] + OFF_VMAP_AREA_VA_START), 0,
-		  FREE_VMAP_AREA, 1);
+	book_one_free(read_u64(ctx[WORD_PT_REGS_PARAMETER_1] + OFF_VMAP_AREA_VA_START), 1);
 	return 0;
 }
 #endif

@@ -25,10 +25,15 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     """Judge whether the rows of the caller grew by as many calls as the site has outstanding.
 
     None where no row is of its caller, and where the rows could not be read before and after.
+    Nor where an allocator's function has a row: it is of this memory then, as kstrdup()'s is of
+    all strings, and its caller's row of other objects.
     """
     grown = _growth(session)
-    _, rest = split_allocator(site.frames)
-    if grown is None or not rest or rest[0].symbol is None:
+    allocators, rest = split_allocator(site.frames)
+    # Where only the call site is known, so is not through what it allocated.
+    if grown is None or not allocators or not rest or rest[0].symbol is None:
+        return None
+    if any((None, base_name(frame.symbol or "")) in grown for frame in allocators):
         return None
     rows = grown.get((rest[0].module, base_name(rest[0].symbol)), {})
     source = rest[0].source

@@ -67,11 +67,9 @@ def attribute(site: TracedSite, session: Session) -> Attribution:
     for tally, place in zip(site.cycles, places, strict=True):
         tallies[place] = _add(tallies[place], tally)
     rest = sum((tally.outstanding.count for tally in tallies[len(finished) :]), 0)
-    kept = [
-        one._replace(cycle=places[one.cycle - 1] + 1)
-        for one in site.kept
-        if places[one.cycle - 1] < len(finished)
-    ]
+    # Session files have been written with allocations of a cycle that came after all of theirs.
+    own_cycle = {at: place + 1 for at, place in enumerate(places, 1) if place < len(finished)}
+    kept = [one._replace(cycle=own_cycle[one.cycle]) for one in site.kept if one.cycle in own_cycle]
     judged = replace(
         site,
         cycles=tuple(tallies[: len(finished)]),

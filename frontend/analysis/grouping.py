@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.model import Allocation, Frame, JudgedSite, Parent, Session, Target, TracedSite
+from kleak.model import Allocation, Frame, JudgedSite, Parent, Report, Session, Target, TracedSite
 from kleak.stacks import Frames, base_name, in_scope, split_allocator
 
 CHECKED_OBJECTS = 31
@@ -21,6 +21,10 @@ PAIRS = 3
 """So many pairs, allocated in turn, are the least that make a pattern."""
 
 _SLAB_CACHES = frozenset({"kmem_cache", "reclaimable_cache"})
+
+
+Hanging = tuple[int, int, str, str]
+"""The positions of a child and its parent, by what, and in words; the better parent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +48,46 @@ def fold(
         (one.text for one in session.circumstances.answers if one.witness == "pointers"), None
     )
     found = _by_time(sites, session) if text is None else _by_pointers(sites, text)
-    parents: dict[int, int] = {}
-    marked = [site for _, site in judged]
-    for child, parent, by, says in found:
-        if (
-            child not in parents
-            and verdicts[parent] >= verdicts[child]
-            and child not in _line(parent, parents)
-        ):
-            parents[child] = parent
-            marked[child] = replace(marked[child], parent=Parent(0, by, says))
-    return arrange(marked, parents)
+    sure = (one for one in found if verdicts[one[1]] >= verdicts[one[0]])
+    return arrange([site for _, site in judged], sure)
 
 
-def arrange(sites: Sequence[JudgedSite], parents: Mapping[int, int]) -> tuple[JudgedSite, ...]:
+def arrange(sites: Sequence[JudgedSite], found: Iterable[Hanging]) -> tuple[JudgedSite, ...]:
     """Rank ``sites``, which come in their order, each child behind its parent.
 
-    ``parents`` maps the position of a child to that of its parent. The ranks in the sites and in
-    their parents are set anew.
+    Of what was ``found`` the first that fits counts; what would close a circle does not, so every
+    line has a head. Ranks and parents that the sites have are set anew.
     """
-    children: defaultdict[int | None, list[int]] = defaultdict(list)
-    for position in range(len(sites)):
-        children[parents.get(position)].append(position)
-    order: list[int] = []
-    waiting = list(reversed(children[None]))
-    while waiting:
-        position = waiting.pop()
-        order.append(position)
-        waiting += reversed(children[position])
+    parents: dict[int, int] = {}
+    said: dict[int, tuple[str, str]] = {}
+    for child, parent, by, says in found:
+        if child not in parents and child not in _line(parent, parents):
+            parents[child] = parent
+            said[child] = (by, says)
+    order = sorted(range(len(sites)), key=lambda position: _line(position, parents)[::-1])
     ranks = {position: rank for rank, position in enumerate(order, start=1)}
-    ranked = []
-    for position in order:
-        site = replace(sites[position], rank=ranks[position])
-        if site.parent is not None:
-            parent = parents.get(position)
-            marked = None if parent is None else replace(site.parent, rank=ranks[parent])
-            site = replace(site, parent=marked)
-        ranked.append(site)
-    return tuple(ranked)
+    return tuple(
+        replace(
+            sites[position],
+            rank=ranks[position],
+            parent=Parent(ranks[parents[position]], *said[position]) if position in said else None,
+        )
+        for position in order
+    )
+
+
+def stand_alone(report: Report) -> Report:
+    """The report, where what counts and hangs on what was excused counts by itself."""
+    excused = {site.rank for site in report.sites if site.excuse is not None}
+    return replace(
+        report,
+        sites=tuple(
+            replace(site, parent=None)
+            if site.excuse is None and site.parent is not None and site.parent.rank in excused
+            else site
+            for site in report.sites
+        ),
+    )
 
 
 def _line(position: int, parents: Mapping[int, int]) -> list[int]:
@@ -92,14 +98,10 @@ def _line(position: int, parents: Mapping[int, int]) -> list[int]:
     return line
 
 
-_Found = tuple[int, int, str, str]
-"""The positions of a child and its parent, by what, and in words; the better parent first."""
-
-
 # --- by pointers ----------------------------------------------------------------------------
 
 
-def _by_pointers(sites: Sequence[TracedSite], text: str) -> Iterator[_Found]:
+def _by_pointers(sites: Sequence[TracedSite], text: str) -> Iterator[Hanging]:
     lines = [tuple(int(word, 0) for word in line.split()) for line in text.splitlines()]
     if not lines:
         return  # the kept allocations of a large session take a while to read
@@ -160,7 +162,7 @@ def _is_proof(pointer: _Held, parent: TracedSite, child: TracedSite) -> bool:
 # --- by time --------------------------------------------------------------------------------
 
 
-def _by_time(sites: Sequence[TracedSite], session: Session) -> Iterator[_Found]:
+def _by_time(sites: Sequence[TracedSite], session: Session) -> Iterator[Hanging]:
     stacks = [split_allocator(site.frames)[1] for site in sites]
     calls = _number_calls(stacks, session.target)
     counts = [tuple(tally.outstanding.count for tally in site.cycles) for site in sites]

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from kleak.analysis.grouping import arrange
+from kleak.analysis.grouping import Hanging, arrange
 from kleak.errors import UsageError
 from kleak.model import (
     Evidence,
@@ -74,7 +74,7 @@ def merge(judged: Sequence[Judged]) -> Report:
         target=newest.report.target,
         cycles=sum(one.report.cycles for one in judged),
         trust=_merge_trust(judged),
-        sites=arrange([order[key] for key in ranking], _parents(ranking, merged)),
+        sites=arrange([order[key] for key in ranking], _hanging(ranking, merged)),
         merged=tuple(_describe(one) for one in sorted(judged, key=_started_at)),
     )
 
@@ -143,21 +143,23 @@ def _surest(same: Sequence[tuple[Judged, JudgedSite]]) -> tuple[Judged, JudgedSi
     return max(same, key=lambda pair: (pair[1].verdict, pair[1].score))
 
 
-def _parents(
+def _hanging(
     ranking: Sequence[SiteKey], merged: Mapping[SiteKey, Sequence[tuple[Judged, JudgedSite]]]
-) -> dict[int, int]:
-    """Where in ``ranking`` the parent of each site is that has one, by where this one is."""
-    keys = {
+) -> Iterator[Hanging]:
+    """What hangs on what, by places in ``ranking``, as the session has it that is surest of it.
+
+    It may say that a site hangs on itself, and two that one hangs on the other and the other on it:
+    a line that is reached in two ways is one site here and two there.
+    """
+    places = {
         (one.name, site.rank): position
         for position, key in enumerate(ranking)
         for one, site in merged[key]
     }
-    parents = {}
     for position, key in enumerate(ranking):
         one, site = _surest(merged[key])
         if site.parent is not None:
-            parents[position] = keys[one.name, site.parent.rank]
-    return parents
+            yield position, places[one.name, site.parent.rank], site.parent.by, site.parent.says
 
 
 def _merge_site(same: Sequence[tuple[Judged, JudgedSite]], sessions: int) -> JudgedSite:

@@ -25,8 +25,9 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     """Judge whether the caches of that object size grew by as much as is outstanding in them.
 
     Caches that were merged, kmalloc's for memory cgroups and its random ones count together: the
-    events do not tell which it was. None for a site with too few objects to tell from noise. A
-    cache of its own may be gone with its objects, so only kmalloc's can speak against the ledger.
+    events do not tell which it was. None for a site with too few objects to tell from noise, and
+    where those that were kept, or the mean, tell that sizes differ. A cache of its own may be gone
+    with its objects, so only kmalloc's can speak against the ledger.
     """
     key = _key(site)
     changes = _changes(session)
@@ -35,7 +36,7 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     held = _held(session)[key]
     rows = changes.get(key, [])
     noise = sum(NOISE_SLABS_PER_CPU * after.objects_per_slab for _, after in rows) * cpus(session)
-    if not rows or site.outstanding.count <= noise:
+    if not rows or not noise < site.outstanding.count <= held:
         return None
     grown = sum(after.active_objects - before for before, after in rows)
     names = ", ".join(sorted(after.name for before, after in rows if after.active_objects > before))
@@ -49,10 +50,16 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
 
 
 def _key(site: TracedSite) -> _AllocatorAndSize | None:
-    count, size = site.outstanding.count, site.outstanding.size_bytes
+    """None for other allocators, and where sizes differ: a mean may be another cache's size."""
+    count, size_bytes = site.outstanding.count, site.outstanding.size_bytes
     if site.allocator not in ("kmalloc", "kmem_cache", "reclaimable_cache"):
         return None
-    return None if not count or size % count else (site.allocator == "kmalloc", size // count)
+    if not count or size_bytes % count or not site.kept:
+        return None
+    size = size_bytes // count
+    if any(kept.size_bytes != size for kept in site.kept):
+        return None
+    return site.allocator == "kmalloc", size
 
 
 @once_per_session

@@ -15,7 +15,8 @@ LISTED_AS = {
     "ioremap": frozenset({"ioremap"}),
     "vm_map_ram": frozenset({"vm_map_ram"}),
 }
-# The row's size has a guard page, the event's may lack it. No page is larger than this.
+# The row's size has a guard page, that of what is kept has not (in old files it may). No page is
+# larger than this.
 LARGEST_GUARD_BYTES = 64 << 10
 
 

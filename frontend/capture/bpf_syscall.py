@@ -24,6 +24,7 @@ class Command(IntEnum):
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
     PROG_LOAD = 5
+    PROG_TEST_RUN = 10
     RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
 
@@ -115,6 +116,27 @@ class _ProgramLoad(ctypes.Structure):
     )
 
 
+class _TestRun(ctypes.Structure):
+    """Of PROG_TEST_RUN."""
+
+    _fields_ = (
+        ("prog_fd", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("data_out", ctypes.c_uint64),
+        ("repeat", ctypes.c_uint32),
+        ("duration", ctypes.c_uint32),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_uint64),
+        ("ctx_out", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+    )
+
+
 class _RawTracepointOpen(ctypes.Structure):
     """Of RAW_TRACEPOINT_OPEN."""
 
@@ -188,6 +210,15 @@ def _short(name: str) -> str:
     """The 15 characters that the kernel keeps of a program's name: its end tells the copy."""
     name = name.split("__")[-1].removeprefix("on_")
     return name if len(name) <= 15 else name[:13] + name[-2:]
+
+
+def run_raw_tracepoint(program_fd: int) -> None:
+    """Run the program of a raw tracepoint that takes no arguments, here and now.
+
+    Raises OSError: kernels before v5.10 cannot, see commit 1b4d60ec162f ("bpf: Enable
+    BPF_PROG_TEST_RUN for raw_tracepoint").
+    """
+    bpf(Command.PROG_TEST_RUN, _TestRun(prog_fd=program_fd))
 
 
 def open_raw_tracepoint(program_fd: int, name: str | None) -> int:

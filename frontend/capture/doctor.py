@@ -16,9 +16,9 @@ from pathlib import Path
 from kleak.capture.events import make_plan, read_btf
 from kleak.capture.headers import HeaderTree, find_headers
 from kleak.capture.hooks import PROBES, Attachment, Event, Hook, Plan
+from kleak.capture.kernel_state import loaded_modules
 from kleak.capture.machine import KPTR_RESTRICT
 from kleak.capture.machine_state import examine_machine
-from kleak.capture.modules import loaded_modules
 from kleak.capture.records import Limits
 from kleak.capture.tracer import Tracer
 from kleak.doctor import BOTH, MODULE, RUN, Finding, State

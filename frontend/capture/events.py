@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from kleak.capture.allocators import ALLOCATORS
@@ -25,6 +26,14 @@ from kleak.symbols.kernel_table import KernelTable
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 
 _PROCESS_EVENTS = {"sched_process_fork": ("child",), "sched_process_exit": ("p",)}
+_PROCESS_MEMBERS = (
+    ("task_struct", "tgid"),
+    ("task_struct", "signal"),
+    ("signal_struct", "live"),
+    ("pid", "numbers"),
+    ("upid", "nr"),
+)
+_TRACER_MEMBERS = (("task_struct", "thread_pid"), ("pid", "level"))
 _WORD = 8
 
 
@@ -65,6 +74,7 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
     """
     plan = Plan()
     plan.constants.update(_probe_words(btf))
+    plan.constants.update(_offsets(btf, _TRACER_MEMBERS))
     plan.constants["POSSIBLE_CPUS"] = possible_cpus()
     for add in ALLOCATORS:
         add(btf, plan)
@@ -78,11 +88,18 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
         for event, wanted in _PROCESS_EVENTS.items():
             plan.constants.update(arguments(btf, event, wanted))
             plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),)))
-        plan.constants["OFF_TASK_STRUCT_PID"] = offset(btf, "task_struct", "pid")
+        plan.constants.update(_offsets(btf, _PROCESS_MEMBERS))
+        plan.constants["SIZE_UPID"] = btf.struct_size("upid") or 0
     plan.constants.update(_stack_size(btf))
     if btf.enumerator("BPF_FUNC_jiffies64") is not None:  # since v5.6
         plan.constants["TICK_NS"] = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
     return plan
+
+
+def _offsets(btf: Btf, members: Iterable[tuple[str, str]]) -> dict[str, int]:
+    return {
+        f"OFF_{struct}_{member}".upper(): offset(btf, struct, member) for struct, member in members
+    }
 
 
 def _module_offsets(btf: Btf) -> dict[str, int]:

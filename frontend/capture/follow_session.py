@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kleak.capture.circumstances import Recorder, read_build_id
+from kleak.capture.kernel_state import loaded_modules
 from kleak.capture.kmemleak import Kmemleak
 from kleak.capture.module_news import ModuleNews
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.module_session import Outcome, Tracing, module_tracer
-from kleak.capture.modules import ModuleTarget, loaded_modules
+from kleak.capture.modules import ModuleTarget
 from kleak.capture.recording import cut_off
 from kleak.capture.records import LoadRecord
 from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
@@ -84,7 +85,9 @@ class _Capture:
             with self._kmemleak:
                 failure = self._capture()
             self._progress.say("reading the result")
-            missing = 0 if self._run.cycles is None else self._run.cycles - self._finished
+            missing = int(isinstance(failure, UnsupportedError))  # a full disk
+            if self._run.cycles is not None:
+                missing = self._run.cycles - self._finished
             session = self._reader.session(
                 self._notes,
                 finished=True,

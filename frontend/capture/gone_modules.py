@@ -11,11 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
-from elftools.common.exceptions import ELFError
-
 from kleak.capture.kernel_memory import KernelMemory, kernel_memory, words
-from kleak.capture.kernel_state import read_vmalloc_regions
-from kleak.capture.modules import loaded_modules
+from kleak.capture.kernel_state import loaded_modules, read_vmalloc_regions
 from kleak.capture.records import LedgerEntry
 
 _CALLERS = ("load_module+", "move_module+")
@@ -51,7 +48,7 @@ class GoneModules:
         try:
             with kernel_memory() as memory:
                 return follow(memory, kept, outstanding)
-        except (OSError, ELFError):
+        except OSError:
             return frozenset()
 
 

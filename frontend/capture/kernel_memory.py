@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-from elftools.elf.elffile import ELFFile
 
 KCORE = Path("/proc/kcore")
 
@@ -46,10 +45,17 @@ def words(data: bytes) -> array[int]:
 
 @contextmanager
 def kernel_memory(path: Path = KCORE) -> Iterator[KernelMemory]:
-    """Open the file. Raises OSError where that is refused, ELFError where it is no ELF file."""
+    """Open the file. Raises OSError where that is refused, or where it is no ELF file."""
+    # Here, and not at each start: it takes a while to import, and not all kernels have the file.
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
     with path.open("rb", buffering=0) as file:
-        segments = [
-            (one["p_vaddr"], one["p_vaddr"] + one["p_memsz"], one["p_offset"])
-            for one in ELFFile(file).iter_segments("PT_LOAD")
-        ]
+        try:
+            segments = [
+                (one["p_vaddr"], one["p_vaddr"] + one["p_memsz"], one["p_offset"])
+                for one in ELFFile(file).iter_segments("PT_LOAD")
+            ]
+        except ELFError as error:
+            raise OSError(errno.ENOEXEC, str(error), str(path)) from error
         yield KernelMemory(file.fileno(), segments)

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 from kleak.capture.kernel_log import KernelLog
+from kleak.capture.kernel_state import loaded_modules
 from kleak.capture.machine_state import examine_allocation_profiling
-from kleak.capture.modules import loaded_modules
 from kleak.capture.registered_names import list_names
 from kleak.doctor import State
 from kleak.model import Answer

@@ -8,16 +8,17 @@ from io import BytesIO
 from pathlib import Path
 
 from kleak.capture.machine import real_addresses
-from kleak.capture.modules import loaded_modules
 from kleak.errors import UnsupportedError
 from kleak.model import Kernel, VmallocRegion
 from kleak.parsers import vmallocinfo
 from kleak.parsers.code_location import AddressKind
 from kleak.parsers.elf_notes import parse_build_id
 from kleak.parsers.kallsyms import HiddenAddressesError
+from kleak.parsers.proc_modules import LoadedModule, parse_modules
 from kleak.symbols.kernel_table import KernelTable
 
 _KALLSYMS = Path("/proc/kallsyms")
+_MODULES = Path("/proc/modules")
 _VMALLOCINFO = Path("/proc/vmallocinfo")
 _NOTES = Path("/sys/kernel/notes")
 
@@ -27,6 +28,13 @@ def read_kernel() -> Kernel:
     name = os.uname()
     build_id = parse_build_id(_NOTES.read_bytes()) if _NOTES.exists() else None
     return Kernel(name.release, name.machine, build_id)
+
+
+def loaded_modules() -> dict[str, LoadedModule]:
+    """Return the loaded modules by name; empty on a kernel without modules."""
+    if not _MODULES.exists():
+        return {}
+    return {module.name: module for module in parse_modules(_MODULES.read_text())}
 
 
 def read_kernel_table() -> KernelTable:
@@ -80,3 +88,14 @@ def read_vmalloc_regions() -> VmallocReport:
         "used",
         text,
     )
+
+
+def pid_namespaces_below_proc() -> int:
+    """Return how many pid namespaces this process is in below the one whose ids /proc shows.
+
+    0 where /proc was mounted in its own, or the kernel has none (CONFIG_PID_NS).
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return len(line.split()) - 2
+    return 0

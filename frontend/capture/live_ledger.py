@@ -12,11 +12,10 @@ from kleak.capture.bcc_library import release_compiler
 from kleak.capture.circumstances import Observer
 from kleak.capture.events import plan_here
 from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.kernel_state import loaded_modules, read_kernel_table
 from kleak.capture.kmemleak import NOT_ASKED
 from kleak.capture.ledger import FAMILIES
-from kleak.capture.modules import loaded_modules
-from kleak.capture.processes import follow_running, tasks_refused
+from kleak.capture.processes import follow_running, processes_refused
 from kleak.capture.recording import losses, read_session
 from kleak.capture.records import Counters, Limits
 from kleak.capture.sampling import WALK_EVERY, Growth, is_call_site
@@ -97,7 +96,7 @@ class LiveLedger:
         """Begin to count."""
         self._tracer = tracer
         self._watch = watch
-        self._names = _Names(tracer, table)
+        self._names = _Names(tracer, table, watch.scope)
         self._growth = Growth(tracer)
         self._observer = Observer(watch.scope.names, 1)
         self._observer.sample("start", 0, ())
@@ -155,8 +154,8 @@ class LiveLedger:
         self._names.forget_all_but(start)
         counters = self._tracer.counters()
         lost = losses(counters)
-        if self._watch.pid is not None and (unfollowed := tasks_refused(self._tracer)):
-            lost["tasks_not_followed"] = unfollowed
+        if self._watch.pid is not None and (unfollowed := processes_refused(self._tracer)):
+            lost["processes_not_followed"] = unfollowed
         self._make_room(rows, len(stacks), counters)
         return Reading(
             now,
@@ -263,9 +262,10 @@ def _add(places: dict[_Place, list[int]], place: _Place, count: int, size_bytes:
 class _Names:
     """Names each stack once. Forgets those of which nothing is outstanding any more."""
 
-    def __init__(self, tracer: Tracer, table: KernelTable) -> None:
+    def __init__(self, tracer: Tracer, table: KernelTable, scope: NamedScope) -> None:
         self._tracer = tracer
         self._table = table
+        self._globs = scope.globs
         self._symbols = Symboliser(table)
         self._modules = frozenset(loaded_modules())
         self._modules_due_ns = 0
@@ -321,6 +321,8 @@ class _Names:
             modules = frozenset(loaded_modules())
             if not modules <= self._modules:
                 self._table = read_kernel_table()
+                for glob in self._globs:
+                    self._table.prefer(glob)
                 self._symbols = Symboliser(self._table)
                 frame = self._symbols.resolve(address, 0)
             self._modules = modules

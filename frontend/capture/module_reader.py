@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kleak.capture.circumstances import Observer, Recorder
-from kleak.capture.kernel_state import read_kernel, read_kernel_table
+from kleak.capture.kernel_state import loaded_modules, read_kernel, read_kernel_table
 from kleak.capture.kmemleak import NOT_ASKED, KmemleakResult
-from kleak.capture.modules import ModuleTarget, loaded_modules
+from kleak.capture.modules import ModuleTarget
 from kleak.capture.recording import read_session
 from kleak.capture.records import LoadRecord
 from kleak.capture.tracer import Tracer

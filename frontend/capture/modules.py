@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kleak.capture.kernel_state import loaded_modules
 from kleak.capture.machine_state import examine_module_loading
 from kleak.doctor import MODULE, obstacles
 from kleak.errors import TargetError, UnsupportedError, UsageError
-from kleak.parsers import proc_modules
 from kleak.symbols.module_image import ModuleImage
 
-PROC_MODULES = Path("/proc/modules")
 MODULES_ROOT = Path("/lib/modules")
 
 _POLL_SECONDS = 0.05
@@ -93,13 +92,6 @@ def _check_release(spec: str, image: ModuleImage) -> None:
         raise TargetError(
             f"{spec} was built for kernel {image.vermagic.split()[0]}, this is {release}"
         )
-
-
-def loaded_modules() -> dict[str, proc_modules.LoadedModule]:
-    """Return the loaded modules by name; empty on a kernel without modules."""
-    if not PROC_MODULES.exists():
-        return {}
-    return {module.name: module for module in proc_modules.parse_modules(PROC_MODULES.read_text())}
 
 
 class ModuleLoader:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
-
 from kleak.capture.kernel_memory import KCORE, KernelMemory, kernel_memory, words
 from kleak.model import TracedSite
 
@@ -49,8 +47,6 @@ def read_pointers(sites: Sequence[TracedSite], path: Path = KCORE) -> PointersRe
             return PointersRead("used", _search(memory, sites))
     except OSError as error:
         return PointersRead(f"absent: {path}: {error.strerror}")
-    except ELFError as error:
-        return PointersRead(f"absent: {path}: {error}")
 
 
 def _search(memory: KernelMemory, sites: Sequence[TracedSite]) -> str:

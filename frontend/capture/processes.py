@@ -1,7 +1,7 @@
 """Following the process tree of a command, by the kernel's own events of forks and exits.
 
-bpf/processes.c keeps the tree. Nothing is polled: the kernel wakes kleak when the last task of
-a tree has exited.
+bpf/processes.c keeps the tree. Nothing is polled: the kernel wakes kleak when the last process of
+a tree has ended.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from kleak.capture.tracer import Tracer
-from kleak.errors import TargetError, UsageError
+from kleak.errors import TargetError, UnsupportedError, UsageError
 from kleak.names import readable
 
 # Signals to kleak that are the command's while it runs. Those that stop and continue a process
@@ -32,6 +32,8 @@ _FORWARDED = frozenset(
         signal.SIGWINCH,
     }
 )
+_PF_EXITING = 0x4  # of include/linux/sched.h, and of the flags in /proc/PID/stat
+_NAMED = 5
 _SENT_BY_KERNEL = 0x80  # SI_KERNEL of include/uapi/asm-generic/siginfo.h: the terminal's Ctrl-C
 
 
@@ -60,22 +62,32 @@ class ProcessTree:
         """Start the command, whose tree gets the number ``generation``.
 
         Its input, output and signal mask are those of kleak's caller. Raises UsageError for a
-        command that cannot be executed.
+        command that cannot be executed, UnsupportedError where its start was not seen.
         """
         following = self._tracer.table("following")
         state = following[ctypes.c_int(0)]
         state.armed, state.generation = 1, generation
+        state.level = self._tracer.proc_level
         following[ctypes.c_int(0)] = state
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 preexec_fn=lambda: _restore_mask(blocked),  # one thread
             )
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             raise UsageError(f"{command[0]}: {error.strerror}") from error
+        if following[ctypes.c_int(0)].armed:
+            process.kill()
+            process.wait()
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            raise UnsupportedError(
+                "the kernel did not announce the command's process, which cannot be followed so: "
+                "it was ended; please report the kernel's version"
+            )
+        return process
 
     def wait_for_command(self, process: subprocess.Popen[bytes]) -> int:
         """Wait until the command itself has ended; hand it the signals that kleak gets meanwhile.
@@ -93,12 +105,12 @@ class ProcessTree:
         return status
 
     def wait_for_end(self, generation: int, patience_s: float) -> bool:
-        """Wait until every task of the tree has exited, for ``patience_s`` seconds at most.
+        """Wait until every process of the tree has ended, for ``patience_s`` seconds at most.
 
         Returns whether it has. Ctrl-C raises KeyboardInterrupt.
         """
         give_up = time.monotonic() + patience_s
-        while self._alive(generation):
+        while self._tracer.table("alive")[ctypes.c_int(generation)].value:
             left = give_up - time.monotonic()
             if left <= 0:
                 return False
@@ -107,76 +119,90 @@ class ProcessTree:
 
     def describe_rest(self, generation: int) -> str:
         """Name the processes of the tree that still run: "2 (sleep 411, sh 402)"."""
-        tasks = sorted(
-            task for task, of in self._tracer.table("followed").rows() if of == generation
+        processes = sorted(
+            process.id
+            for _, process in self._tracer.table("followed").rows()
+            if process.generation == generation
         )
-        processes = {task: name for task in tasks if (name := _process_name(task)) is not None}
-        named = [f"{name} {task}" for task, name in list(processes.items())[:5]]
-        more = ["..."] if len(processes) > len(named) else []
-        return f"{len(processes)} ({', '.join(named + more)})"
+        named = [
+            f"{status['Name']} {process}" for process in processes if (status := _status(process))
+        ]
+        more = ["..."] if len(named) > _NAMED else []
+        return f"{len(named)} ({', '.join(named[:_NAMED] + more)})"
 
     @property
     def refused(self) -> int:
-        """Tasks that were not followed, because the map was full."""
-        return tasks_refused(self._tracer)
-
-    def _alive(self, generation: int) -> int:
-        tree: Any = self._tracer.table("trees")[ctypes.c_int(generation)]
-        return int(tree.alive)
+        """Processes that were not followed, because the map was full."""
+        return processes_refused(self._tracer)
 
 
-def tasks_refused(tracer: Tracer) -> int:
-    """Return how many tasks were not followed, because the map was full."""
+def processes_refused(tracer: Tracer) -> int:
+    """Return how many processes were not followed, because the map was full."""
     return int(tracer.table("following")[ctypes.c_int(0)].refused)
 
 
 def follow_running(tracer: Tracer, pid: int) -> None:
-    """Follow a process that runs already: its threads, its descendants, and all that they start.
+    """Follow a process that runs already (any thread names it), its descendants, and all that
+    they start.
 
-    Raises TargetError if there is none.
+    Raises TargetError if there is none, UnsupportedError where /proc has other ids than events.
     """
+    if tracer.proc_level:
+        raise UnsupportedError(
+            f"--pid {pid}: in a pid namespace the ids of processes are not those that the kernel's "
+            "events have; run kleak outside of it (a container: with the host's pid namespace)"
+        )
+    status = _status(pid)
+    if not status:
+        raise TargetError(f"there is no process {pid}")
     followed = tracer.table("followed")
     known: set[int] = set()
-    # What a task starts that is followed, the kernel adds; look again for what came before.
-    while new := _tasks_of_tree(pid) - known:
-        for task in new:
-            followed[followed.Key(task)] = followed.Leaf(1)
+    # What a process starts that is followed, the kernel adds; look again for what came before.
+    while new := _tree_of(int(status["Tgid"])) - known:
+        for process in new:
+            followed[followed.Key(process)] = followed.Leaf(1, process)
+            # Its end may have been announced before it was added, and its id go to another.
+            if _is_exiting(process):
+                with suppress(KeyError):
+                    del followed[followed.Key(process)]
         known |= new
-    if not known:
-        raise TargetError(f"there is no process {pid}")
 
 
-def _tasks_of_tree(root: int) -> set[int]:
-    """Ids of all threads of a process and its descendants."""
+def _tree_of(root: int) -> set[int]:
+    """Ids of a process and its descendants."""
     children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    tree, tasks = [root], set()
-    for process in tree:
-        tree.extend(children.get(process, ()))
-        try:
-            tasks |= {int(task.name) for task in Path(f"/proc/{process}/task").iterdir()}
-        except OSError:
-            continue
-    return tasks
+    for process in Path("/proc").glob("[0-9]*"):
+        if fields := _stat(process):
+            children.setdefault(int(fields[1]), []).append(int(process.name))
+    tree = [root]
+    for process_id in tree:
+        tree.extend(children.get(process_id, ()))
+    return set(tree)
+
+
+def _is_exiting(process: int) -> bool:
+    """Whether no thread of a process will go on; true of one that is gone."""
+    threads = [_stat(thread) for thread in Path(f"/proc/{process}/task").glob("*")]
+    return all(int(fields[6]) & _PF_EXITING for fields in threads if fields)
+
+
+def _stat(place: Path) -> list[str]:
+    """Fields of a stat file behind the name: state, parent, ...; none where the task is gone."""
+    try:
+        return (place / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _restore_mask(mask: set[signal.Signals | int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _process_name(task: int) -> str | None:
-    """Name of the process that ``task`` leads; None for another thread of one, or one gone."""
-    place = Path(f"/proc/{task}")
+def _status(task: int) -> dict[str, str]:
+    """Return the first lines of a task's status by their names; nothing where it is gone."""
     try:
-        status = dict(
-            line.split(":\t", 1)
-            for line in (place / "status").read_text(errors="replace").splitlines()[:5]
-        )
+        text = Path(f"/proc/{task}/status").read_text(errors="replace")
+        lines = text.splitlines()[:5]
     except OSError:
-        return None
-    return status["Name"] if status.get("Tgid") == str(task) else None
+        return {}
+    return dict(line.split(":\t", 1) for line in lines)

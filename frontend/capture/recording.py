@@ -91,7 +91,7 @@ def read_session(
             era_of=era_of,
             holder=pages.holder,
             kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
-            name_of=_process_names(),
+            name_of=_process_names(tracer),
         )
         witnesses["page_owner"] = pages.owner_state
     observed = {name: counters.counted[counter] for counter, name in _OBSERVED.items()}
@@ -148,11 +148,17 @@ def _nonzero(counted: Mapping[str, int], names: Mapping[str, str]) -> dict[str, 
     return {name: counted[counter] for counter, name in names.items() if counted[counter]}
 
 
-def _process_names() -> Callable[[int], str]:
-    """Return what names a process by its id, as it is called now; "" where it has ended."""
+def _process_names(tracer: Tracer) -> Callable[[int], str]:
+    """Return what names a process by its id, as it is called now.
+
+    That is "" where it has ended, or /proc has other ids.
+    """
+    known = tracer.proc_level == 0
 
     @cache
     def name_of(tgid: int) -> str:
+        if not known:
+            return ""
         try:
             return Path(f"/proc/{tgid}/comm").read_text(errors="replace").rstrip("\n")
         except OSError:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from kleak.symbols.kernel_table import TextRange
 
+_LEAST_BITMAP_WORDS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -39,6 +41,15 @@ class SymbolScope:
     def envelope(self) -> TextRange:
         """The range from the lowest address in scope to the highest."""
         return TextRange(min(r.start for r in self.ranges), max(r.end for r in self.ranges))
+
+    @property
+    def bitmap_words(self) -> int:
+        """Words of 64 bits for a bit each byte of the envelope, of few sizes: the programs are
+        compiled for one, and serve other scopes.
+        """
+        envelope = self.envelope
+        words = (envelope.end - envelope.start) // 64 + 1
+        return max(_LEAST_BITMAP_WORDS, 1 << (words - 1).bit_length())
 
 
 @dataclass(frozen=True, slots=True)

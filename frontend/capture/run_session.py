@@ -197,7 +197,7 @@ class _Capture:
         if failure is not None:
             notes.append(f"ended in cycle {len(self._cycles)}: {failure}")
         if self._tree.refused:
-            notes.append(f"{self._tree.refused} tasks of the command were not followed")
+            notes.append(f"{self._tree.refused} processes of the command were not followed")
         return read_session(
             self._tracer,
             self._target,

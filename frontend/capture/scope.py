@@ -34,8 +34,10 @@ class NamedScope:
         return Target("symbols", ",".join(self.names))
 
     def find(self, table: KernelTable) -> Scope:
-        """Return where that code lies. Raises UsageError for a glob that matches nothing, and for
-        own calls of everything; TargetError for a module that is not loaded.
+        """Return where that code lies; ``table`` calls it by these names from then on.
+
+        Raises UsageError for a glob that matches nothing, and for own calls of everything;
+        TargetError for a module that is not loaded.
         """
         everything = "*" in self.globs or not (self.globs or self.modules)
         if everything and self.own_calls:
@@ -54,6 +56,7 @@ class NamedScope:
             if not found:
                 raise UsageError(f"no function of this kernel matches {readable(glob)}")
             ranges.extend(found)
+            table.prefer(glob)
         ranges.sort(key=lambda text: text.start)
         return Scope(SymbolScope(tuple(ranges)) if ranges else None, tuple(loaded))
 

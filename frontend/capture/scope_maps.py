@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping, Sequence
 
 from kleak.capture.bpf_maps import Map
@@ -35,7 +34,6 @@ def write_scope(
             targets[targets.Key(name.encode())] = targets.Leaf(number)
     scopes = maps["scopes"]
     scope = scopes.Leaf()
-    scope.tracer_tgid = os.getpid()
     # In a scope of modules there is no need, and their interrupts may hit this process.
     scope.ignore_tracer = symbols is not None
     scope.by_process = by_process

@@ -153,7 +153,7 @@ def build_sites(
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
-    ``cycles``: totals of cycles 1 to ``cycles`` count. ``keep``: outstanding allocations kept
+    ``cycles``: what cycles 1 to ``cycles`` allocated counts. ``keep``: outstanding allocations kept
     of a site, oldest first; fewer where there are very many sites. ``era_of`` gives one number to
     cycles in which ``resolve`` answers the same. ``holder`` says who has the
     page at an address that a process (its tgid) allocated. ``name_of`` names a process whose name
@@ -163,7 +163,8 @@ def build_sites(
     # While allocations count, there may be younger ones, of stacks that are not read here. By the
     # clock that lags, as theirs may: allocation_time() of bpf/sampling.h.
     read_at_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
-    totals = ledger.totals()
+    # A module may be loaded again while the maps are read.
+    totals = [row for row in ledger.totals() if row.cycle <= cycles]
     sites = _Sites(ledger.stacks(), ledger.call_sites(), resolve, era_of)
     outstanding: Counter[int] = Counter()
     for row in totals:
@@ -176,23 +177,38 @@ def build_sites(
             known[1] += row.allocated
         outstanding[id(site)] += row.outstanding
     keep = fair_share(outstanding.values(), keep, keep * SITES_KEPT_WHOLE)
+
+    def site_of(entry: LedgerEntry) -> _Growing | None:
+        if entry.cycle > cycles:
+            return None
+        return sites.find(entry.stack, entry.cycle, entry.family)
+
     for entry in ledger.oldest(keep, read_at_ns) if keep else ():
-        found = sites.find(entry.stack, entry.cycle, entry.family)
+        found = site_of(entry)
         if found is not None:
             found.kept.append(entry)
     if kmemleak is not None:
         for entry in ledger.outstanding():
-            found = sites.find(entry.stack, entry.cycle, entry.family)
+            found = site_of(entry)
             if found is not None and entry.time_ns < read_at_ns:
                 kmemleak.count(entry, found.said)
 
     page_bytes = os.sysconf("SC_PAGESIZE")
 
-    def allocation(entry: LedgerEntry) -> Allocation:
+    def allocation(entry: LedgerEntry, guard_bytes: int) -> Allocation:
         held_by = None
         if entry.family == "pages" and entry.held_page is not None:
             held_by = holder(entry.address + entry.held_page * page_bytes, entry.tgid)
-        return _allocation(entry, entry.comm or name_of(entry.tgid), held_by)
+        return Allocation(
+            entry.address,
+            entry.size_bytes - guard_bytes,
+            entry.requested_bytes - guard_bytes,
+            entry.time_ns,
+            entry.cycle,
+            entry.tgid,
+            entry.comm or name_of(entry.tgid),
+            held_by,
+        )
 
     built: list[TracedSite] = []
     shown: set[tuple[str, Frames]] = set()
@@ -200,7 +216,8 @@ def build_sites(
         sample = None if site.call_site is None else _show_most_common(site, site.call_site, shown)
         shown.add((site.allocator, site.frames))
         site.kept.sort(key=lambda entry: entry.time_ns)
-        kept = tuple(allocation(entry) for entry in site.kept[:keep])
+        guard_bytes = guard_bytes_of(site.allocator)
+        kept = tuple(allocation(entry, guard_bytes) for entry in site.kept[:keep])
         built.append(_site(site, cycles, kept, sample))
     if kmemleak is not None:
         left = kmemleak.stacks_left(resolve, cycles)
@@ -252,19 +269,6 @@ def allocator_of(family: str, frames: tuple[Frame, ...]) -> str:
     if family != "vmap_area":
         return family
     return vmap_kind(frames) or "vmap"
-
-
-def _allocation(entry: LedgerEntry, comm: str, holder: str | None) -> Allocation:
-    return Allocation(
-        entry.address,
-        entry.size_bytes,
-        entry.requested_bytes,
-        entry.time_ns,
-        entry.cycle,
-        entry.tgid,
-        comm,
-        holder,
-    )
 
 
 def guard_bytes_of(allocator: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -19,10 +20,11 @@ from kleak.capture.bcc_library import (
 )
 from kleak.capture.bpf_maps import Bell, Map
 from kleak.capture.bpf_source import read_source
+from kleak.capture.bpf_syscall import ProgramType, load_program, run_raw_tracepoint
 from kleak.capture.epochs import Epochs, drop_stacks
 from kleak.capture.headers import HeaderTree, bcc_environment
 from kleak.capture.hooks import TRACEPOINTS, Attachment, Event, Plan
-from kleak.capture.kernel_state import read_kernel
+from kleak.capture.kernel_state import pid_namespaces_below_proc, read_kernel
 from kleak.capture.ledger import FAMILIES, every_entry, filter_slot, key_address, oldest_entries
 from kleak.capture.machine import require_root
 from kleak.capture.program_cache import cached_image
@@ -66,9 +68,7 @@ _COUNTERS = (
 _COPIED_EVENTS = (
     "kfree",
     "kmem_cache_free",
-    "kvfree_call_rcu",
     "free_vmap_area_noflush",
-    "kmem_cache_free_bulk",
     "consume_skb",
     "mm_page_free",
     "percpu_free_percpu",
@@ -119,6 +119,7 @@ class Tracer:
         self.walk_every = walk_every if sampled else 1
         self._by_call_site = own_calls or self.walk_every > 1
         self._compiled: ProgramImage | None = None
+        self._identify = b""
         self._maps: dict[str, Map] = {}
         self._bells: list[Bell] = []
         self.compiled_before = False
@@ -175,6 +176,7 @@ class Tracer:
             numbers[place] = made.fd
         programs = {name: replace_maps(code, numbers) for name, code in image.programs.items()}
         write_page_owners(self._maps, self._plan.page_owners)
+        self._identify = programs["identify_tracer"]
         self._write_scope()
         self.notes += self._attached.attach(self._events(), programs)
 
@@ -223,14 +225,23 @@ class Tracer:
         if self.walk_every > 1:
             constants["SAMPLE_EVERY"] = self.walk_every
         if self._symbols is not None and not self._symbols.everything:
-            envelope = self._symbols.envelope
-            constants["SYMBOL_WORDS"] = (envelope.end - envelope.start) // 64 + 1
+            constants["SYMBOL_WORDS"] = self._symbols.bitmap_words
         return constants
 
     def _write_scope(self) -> None:
         write_scope(
             self._maps, self._modules, self._symbols, self._loaded, by_process=self._by_process
         )
+        try:
+            program = load_program("identify_tracer", ProgramType.RAW_TRACEPOINT, self._identify)
+            try:
+                run_raw_tracepoint(program)
+            finally:
+                os.close(program)
+        except OSError as error:
+            raise UnsupportedError(
+                f"the kernel does not run a program on demand: {error.strerror}"
+            ) from error
 
     def close(self) -> None:
         """Detach all programs and give the maps back. May be called twice."""
@@ -367,6 +378,12 @@ class Tracer:
     def attachments(self) -> Mapping[str, Attachment]:
         """How each event is heard of."""
         return self._attached.ways
+
+    @property
+    def proc_level(self) -> int:
+        """Depth of the pid namespace whose ids /proc shows; those of 0 are the programs' too."""
+        level = int(self._maps["scopes"][ctypes.c_int(0)].tracer_level)
+        return level - pid_namespaces_below_proc()
 
     @property
     def direct_map(self) -> int | None:

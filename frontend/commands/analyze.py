@@ -45,7 +45,7 @@ def analyze(
     Exit status: 0 nothing found, 1 a leak found (see --fail-on), 2 usage, 5 incomplete (damaged
     records) with --strict.
     """
-    output = make_output(json, verbose, fail_on, strict, exact=exact)
+    output = make_output(json, verbose, fail_on, strict, exact=exact, reads=map(str, paths))
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("a snapshot or report is named twice: it would count twice")
     snapshots = read_snapshots(paths)
@@ -56,11 +56,8 @@ def analyze(
     name = f"{', '.join(map(str, paths[:2]))}"
     name += f" and {len(paths) - 2} more" if len(paths) > 2 else ""
     analysis = analyze_snapshots(snapshots, f"{readable(name)} ({noun})")
-    status = output.write(_with_memory(analysis))
-    if analysis.memory is not None:
-        text = memory.render(analysis.memory, exact=exact)
-        click.echo(text, nl=False, file=output.text_to)
-    return status
+    account = "" if analysis.memory is None else memory.render(analysis.memory, exact=exact)
+    return output.write(_with_memory(analysis), account)
 
 
 def _with_memory(analysis: Analysis) -> Report:

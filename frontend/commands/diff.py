@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from kleak.analysis.comparison import WORSE, compare
-from kleak.commands.output import VERDICTS, check_writable, write_document
+from kleak.commands.output import VERDICTS
 from kleak.errors import ExitStatus
 from kleak.model import Verdict
+from kleak.output_files import check_place, refuse_clashes, write_files
 from kleak.render import difference
 from kleak.report_file import read_report
 from kleak.terminal import text_width
@@ -42,15 +43,20 @@ def diff(
     Exit status: 0 nothing is new or grew, 1 something did (see --fail-on), 2 usage, 5 incomplete
     with --strict.
     """
-    if json is not None:
-        check_writable(json)
+    refuse_clashes({"--json": json}, (before, after))
+    if json not in (None, "-"):
+        check_place(str(json))
     comparison = compare(read_report(Path(before)), read_report(Path(after)))
+    document = difference.render_json(comparison)
+    # The file first: who reads what is printed may go away.
+    failure = None if json in (None, "-") else write_files([(str(json), document)])
     text_to = sys.stderr if json == "-" else sys.stdout
-    click.echo(
-        difference.render(comparison, verbose=verbose, width=text_width()), file=text_to, nl=False
-    )
-    if json is not None:
-        write_document(json, difference.render_json(comparison))
+    shown = difference.render(comparison, verbose=verbose, width=text_width())
+    click.echo(shown, file=text_to, nl=False)
+    if json == "-":
+        click.echo(document, nl=False)
+    if failure is not None:
+        raise failure
     reports = (comparison.before, comparison.after)
     if strict and not all(report.trust.complete for report in reports):
         return ExitStatus.INCOMPLETE

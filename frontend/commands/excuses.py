@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from kleak.analysis import baseline, suppressions
+from kleak.analysis.grouping import stand_alone
 from kleak.analysis.suppressions import Suppression
 from kleak.errors import UsageError
 from kleak.model import Report
@@ -34,7 +35,7 @@ class Excuses:
             report = suppressions.apply(report, self.rules)
         if self.baseline is not None:
             report = baseline.apply(report, self.baseline, self.baseline_name)
-        return report
+        return stand_alone(report)
 
     def without_directories(self) -> Excuses:
         """The same, with the files' names alone in all that it says."""
@@ -66,6 +67,13 @@ def excuse_options(command: _F) -> _F:
     ):
         command = option(command)
     return command
+
+
+def excuse_files() -> list[str]:
+    """The names of the files that the running command was given to excuse sites."""
+    given = click.get_current_context().meta.get(_KEY, {})
+    known = given.get("baseline")
+    return [*(given.get("suppressions") or ()), *(() if known is None else (known,))]
 
 
 def find_excuses() -> Excuses:

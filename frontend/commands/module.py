@@ -140,7 +140,10 @@ def module(
         },
         timeout=timeout,
     )
-    reporting = make_output(json, verbose, fail_on, strict, exact=exact)
+    reads = (target, *others, *net_plans)
+    reporting = make_output(
+        json, verbose, fail_on, strict, exact=exact, session=output, reads=reads
+    )
     targets = _find_targets((target, *others), parameters, may_be_loaded=follow)
     exercises = _find_exercises(exercise, net_plans)
     limits = make_limits(max_outstanding, max_stacks)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -19,10 +18,10 @@ from kleak.capture.records import Limits
 from kleak.capture.sampling import WALK_EVERY
 from kleak.capture.sites import SITES_KEPT_WHOLE
 from kleak.checkout import locator
-from kleak.commands.excuses import Excuses, excuse_options, find_excuses
+from kleak.commands.excuses import Excuses, excuse_files, excuse_options, find_excuses
 from kleak.errors import ExitStatus, UsageError
 from kleak.model import Report, Verdict
-from kleak.ownership import give_to_caller
+from kleak.output_files import check_place, refuse_clashes, write_files
 from kleak.render import github, ktap, report_json, table
 from kleak.render.renderer import Look, Material
 from kleak.store.writer import SessionWriter
@@ -59,49 +58,55 @@ class Output:
         return sys.stderr if "-" in (self.json, self.ktap) else sys.stdout
 
     def check(self) -> None:
-        """Raise UsageError if the report could not be written."""
+        """Raise KleakError if the report could not be written."""
         if self.json == self.ktap == "-":
             raise UsageError("--json - and --ktap -: one of them needs a file")
         for name in (self.json, self.ktap):
-            if name is not None:
-                check_writable(name)
+            if name not in (None, "-"):
+                check_place(str(name))
 
-    def write(self, judged: Report) -> ExitStatus:
-        """Print the report, write the documents, and return what the report decides."""
+    def write(self, judged: Report, appendix: str = "") -> ExitStatus:
+        """Write the documents, print the report, and return what it decides.
+
+        ``appendix`` is printed at the end. Raises KleakError where a document could not be
+        written, when all the rest is done.
+        """
         report = self.excuses.apply(judged)
+        documents = self._documents(report)
+        # Files first: who reads what is printed may go away.
+        failure = write_files(one for one in documents if one[0] != "-")
         text_to = self.text_to
         color = wants_color(text_to)
         shown = table.render(
             report, verbose=self.verbose, width=text_width(), color=color, exact=self.exact
         )
         click.echo(shown, file=text_to, nl=False, color=color)
-        if self.json is not None:
-            write_document(self.json, report_json.render(report))
-        if self.ktap is not None:
-            look = Look(self.verbose, fail_on=self.fail_on)
-            write_document(self.ktap, ktap.render(Material(report, ()), look))
+        for name, text in documents:
+            if name == "-":
+                click.echo(text, nl=False)
         if self.annotate:
             locate = locator(source_directories(report))
             text = github.render(report, fail_on=self.fail_on, locate=locate)
             click.echo(text, file=text_to, nl=False)
+        click.echo(appendix, file=text_to, nl=False)
+        if failure is not None:
+            raise failure
         return status_of(report, self.fail_on, strict=self.strict)
+
+    def _documents(self, report: Report) -> list[tuple[str, str]]:
+        """What is asked for besides the table, by where it goes."""
+        documents = []
+        if self.json is not None:
+            documents.append((self.json, report_json.render(report)))
+        if self.ktap is not None:
+            look = Look(self.verbose, fail_on=self.fail_on)
+            documents.append((self.ktap, ktap.render(Material(report, ()), look)))
+        return documents
 
 
 def source_directories(report: Report) -> list[Path]:
     """Where the sources that a report names may be: beside the module."""
     return [] if report.target.path is None else [Path(report.target.path).parent]
-
-
-def check_writable(name: str) -> None:
-    """Raise UsageError if no file ``name`` could be written; - is standard output."""
-    path = Path(name)
-    if name == "-":
-        return
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory")
-    parent = path.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UsageError(f"{path}: no directory {parent} to write to")
 
 
 def status_of(report: Report, fail_on: Verdict, *, strict: bool) -> ExitStatus:
@@ -111,31 +116,6 @@ def status_of(report: Report, fail_on: Verdict, *, strict: bool) -> ExitStatus:
     if any(site.verdict >= fail_on and site.excuse is None for site in report.every_site):
         return ExitStatus.FOUND
     return ExitStatus.CLEAN
-
-
-def write_document(name: str, text: str) -> None:
-    """Write ``text`` to the file ``name``, or to standard output if it is -."""
-    if name == "-":
-        click.echo(text, nl=False)
-    else:
-        write_private(Path(name), text.encode())
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read: addresses and names are in it. Whole or not.
-
-    Under sudo it belongs to the user who called it.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            give_to_caller(fd)
-            file.write(data)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 bytes_option = click.option(
@@ -195,12 +175,17 @@ def make_output(
     *,
     exact: bool = False,
     table_to: TextIO | None = None,
+    session: str | None = None,
+    reads: Iterable[str] = (),
 ) -> Output:
-    """Return the Output of the options, checked. Raises UsageError.
+    """Return the Output of the options, checked. Raises KleakError.
 
     ``table_to``: where the table goes; standard output if not given, unless the JSON does.
+    ``session``: the file of -o; ``reads``: files that are read, besides those that excuse.
     """
     given = click.get_current_context().meta.get(_KEY, {})
+    outputs = {"-o": session, "--json": json, "--ktap": given.get("ktap")}
+    refuse_clashes(outputs, [*reads, *excuse_files()])
     output = Output(
         json,
         verbose,
@@ -283,24 +268,39 @@ def saved_session(output: str | None, target: str) -> Iterator[SessionWriter]:
     """Make the session file ``output``, or one named after ``target`` and the time.
 
     Says on standard error where it is, however the capture ends; a capture without a cycle
-    leaves none. Raises UsageError where it cannot be made.
+    leaves none, and an older one as it was. Raises KleakError where it cannot be made.
     """
-    path = Path(output or default_name(target))
-    with SessionWriter(path) as writer:
+    with open_session(output, target) as writer:
         try:
             yield writer
         finally:
             if writer.saved_cycles == 0:
                 writer.discard()
             else:
-                click.echo(f"session: {path} (kleak report shows it again)", err=True)
+                ends = f", up to cycle {writer.saved_cycles}" if writer.failed else ""
+                # That nobody reads this is no reason to leave the reports unwritten.
+                with suppress(BrokenPipeError):
+                    click.echo(
+                        f"session: {writer.path}{ends} (kleak report shows it again)", err=True
+                    )
 
 
-def default_name(target: str) -> str:
-    """Return a name for the session of ``target`` that begins, or is saved, now."""
+def open_session(output: str | None, target: str) -> SessionWriter:
+    """Return the writer of the session file ``output``, or of a new one that is named after
+    ``target`` and the time. Raises KleakError where it cannot be made.
+    """
+    if output is not None:
+        return SessionWriter(Path(output))
     # A glob is no good in a file name, and a module's name is limited to 55 characters.
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", target).strip("-")[:55] or "kernel"
-    return f"kleak-{name}-{time.strftime('%Y%m%dT%H%M%S')}.kleak"
+    begin = f"kleak-{name}-{time.strftime('%Y%m%dT%H%M%S')}"
+    path, number = Path(f"{begin}.kleak"), 1
+    while True:
+        try:
+            return SessionWriter(path, new=True)
+        except FileExistsError:  # another one began in the same second
+            number += 1
+            path = Path(f"{begin}-{number}.kleak")
 
 
 def tracer_options(command: _F) -> _F:

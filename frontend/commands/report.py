@@ -14,17 +14,17 @@ from kleak.analysis.merge import Judged, SiteKey, merge, site_id, site_keys
 from kleak.analysis.redact import redact_report, redact_session
 from kleak.analysis.selection import GROUPINGS, ORDERS, group, sort, top
 from kleak.checkout import locator
-from kleak.commands.excuses import Excuses, excuse_options, find_excuses
+from kleak.commands.excuses import Excuses, excuse_files, excuse_options, find_excuses
 from kleak.commands.output import (
     VERDICTS,
     bytes_option,
     source_directories,
     status_of,
-    write_private,
 )
 from kleak.errors import UsageError
 from kleak.model import Verdict
 from kleak.names import readable
+from kleak.output_files import check_place, refuse_clashes, write_file
 from kleak.render.formats import BY_NAME, for_file
 from kleak.render.renderer import Capture, Look, Material, Renderer
 from kleak.store.reader import read_session
@@ -106,6 +106,9 @@ def report(
         raise UsageError(f"--group-by needs one of the formats {able}: {renderer.name} has stacks")
     if grouping == "process" and redact:
         raise UsageError("--group-by process needs what --redact leaves out")
+    refuse_clashes({"-o": output}, (*sessions, *excuse_files()))
+    if output not in (None, "-"):
+        check_place(str(output))
     excuses = find_excuses().without_directories() if redact else find_excuses()
     material = gather(sessions, Wish(order, limit, grouping, redact, excuses))
     to_stdout = output in (None, "-")
@@ -113,7 +116,12 @@ def report(
     locate = locator(source_directories(material.report))
     look = Look(verbose, text_width(), color, VERDICTS[fail_on], exact, locate)
     shown = renderer.render(material, look)
-    _write(shown, None if to_stdout else Path(str(output)))
+    data = shown.encode() if isinstance(shown, str) else shown
+    if to_stdout:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_file(str(output), data)
     return status_of(material.report, VERDICTS[fail_on], strict=strict)
 
 
@@ -176,15 +184,3 @@ def _capture(one: Judged, keys: Sequence[SiteKey], wish: Wish) -> Capture:
         redact_report(selected) if wish.redact else selected,
         tuple(ids[site.rank] for site in selected.sites),
     )
-
-
-def _write(shown: str | bytes, path: Path | None) -> None:
-    data = shown.encode() if isinstance(shown, str) else shown
-    if path is not None:
-        try:
-            write_private(path, data)
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from error
-    else:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()

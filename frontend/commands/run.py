@@ -93,7 +93,9 @@ def run(
     with --strict, 130 interrupted while the command does not run.
     """
     require_root()
-    reporting = make_output(json, verbose, fail_on, strict, exact=exact, table_to=sys.stderr)
+    reporting = make_output(
+        json, verbose, fail_on, strict, exact=exact, table_to=sys.stderr, session=output
+    )
     progress = make_progress()
     limits = make_limits(max_outstanding, max_stacks)
     command_run = CommandRun(

@@ -17,22 +17,22 @@ from kleak.capture.machine import require_root
 from kleak.capture.records import Limits
 from kleak.capture.scope import NamedScope
 from kleak.commands.output import (
-    default_name,
     keep_option,
     make_limits,
+    open_session,
     scope_options,
     stacks_option,
     tracer_options_from,
 )
 from kleak.commands.seconds import Seconds
-from kleak.errors import KleakError, UsageError
+from kleak.errors import KleakError
 from kleak.live import ORDERS, Comparison, Reading, Refresh, Since, parse_filter
 from kleak.live_view import Action, View, press
 from kleak.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
 from kleak.progress import make_progress
 from kleak.render import live_table, prometheus
 from kleak.screen import Screen
-from kleak.store.writer import SessionWriter, check_place
+from kleak.store.writer import check_session_place
 
 _LIMITS = Limits(outstanding=262144)
 _TEND_S = 10.0
@@ -115,9 +115,7 @@ def watch(
     parse_filter(filter_text)
     require_root()
     if output is not None:
-        check_place(Path(output))
-        if not Path(output).parent.is_dir():
-            raise UsageError(f"{output}: there is no directory {Path(output).parent}")
+        check_session_place(Path(output))
     limits = make_limits(max_outstanding, max_stacks)
     watched = Watch(NamedScope(scope, modules, own_calls), pid, kernel_headers, limits, walk_every)
     view = View(order=sort, filter_text=filter_text)
@@ -140,7 +138,7 @@ def watch(
                 watching.in_pipe(rows)
         finally:
             if output is not None:
-                watching.save(Path(output))
+                watching.save(output)
                 click.echo(f"session: {output} (kleak report shows it)", err=True)
 
 
@@ -283,16 +281,19 @@ class _Watching:
         self._shown = self._read()
 
     def _save_as_asked(self, screen: Screen) -> None:
-        path = Path(default_name(self._target.name))
-        self._say(f"saving {path} ...")
+        self._say("saving ...")
         self._draw(screen)
-        self.save(path)
-        self._say(f"saved {path}")
+        self._say(f"saved {self.save(None)}")
 
-    def save(self, path: Path) -> None:
-        """Write a session. Raises KleakError where that fails."""
-        with SessionWriter(path) as writer:
-            writer.save(self._ledger.session(self._keep))
+    def save(self, output: str | None) -> Path:
+        """Write a session, and return where. Raises KleakError where that fails."""
+        with open_session(output, self._target.name) as writer:
+            try:
+                writer.save(self._ledger.session(self._keep))
+            finally:
+                if writer.failed:
+                    writer.discard()
+            return writer.path
 
     def _say(self, message: str) -> None:
         self._view = replace(self._view, message=message)

@@ -371,7 +371,7 @@ def _read_trust(database: sqlite3.Connection, row: _Row, cycles: int) -> Trust:
 
 def _cut_short(planned: int | None, saved: int) -> tuple[str, int]:
     """What to tell of a session whose capture was killed, and how many cycles it lacks."""
-    how = "the capture was cut short (killed, or the machine went down)"
+    how = "the capture was cut short (killed, the disk full, or the machine went down)"
     if planned is not None and saved >= planned:
         return f"{how} after its last cycle: frees that came late are missing", 0
     of = "" if planned is None else f" of {planned}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import threading
@@ -15,7 +14,8 @@ from types import TracebackType
 
 from kleak.errors import UnsupportedError, UsageError
 from kleak.model import CycleTally, Frame, Session, Tally, TracedSite
-from kleak.ownership import give_to_caller
+from kleak.output_files import Place, check_place, failure
+from kleak.store.place import SessionPlace
 from kleak.store.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES, signed
 
 _SiteKey = tuple[str, tuple[Frame, ...]]
@@ -75,53 +75,61 @@ class SessionWriter:
 
     :meth:`save` takes a session that grows from call to call, and is one transaction: it is on
     disk when it returns, and a writer that is killed inside leaves what the call before saved.
+    An older session at the same place stays until a cycle has been saved.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Create the file, readable and writable by its owner alone, in place of an older session.
+    def __init__(self, path: Path, *, new: bool = False) -> None:
+        """Create the file, readable and writable by its owner alone; ``new``: not in place of an
+        older one, with FileExistsError where one is.
 
-        Under sudo it belongs to the user who called it: reading needs no root. Raises UsageError
+        Under sudo it belongs to the user who called it: reading needs no root. Raises KleakError
         where it cannot be created, or something else than a session is there.
         """
         self.path = path
         self.saved_cycles = 0
-        self._failed = False
+        self.failed = False
         self._sites: dict[_SiteKey, int] = {}
         self._last_site = 0
         self._frames: dict[tuple[Frame, str | None, int | None], int] = {}
         self._written: dict[tuple[int, int], CycleTally] = {}
         self._requested: dict[int, int | None] = {}
+        place = check_session_place(path)
         try:
-            _clear(path)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            give_to_caller(fd)
-            os.close(fd)
-            self._database = sqlite3.connect(path, isolation_level=None)
+            self._place = SessionPlace(place, new=new)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise failure(str(path), error) from error
+        try:
+            self._database = self._open()
             self._create()
-        except (OSError, sqlite3.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(
-                f"{path}: cannot save the session there: {reason}; -o names another place"
+        except BaseException as error:
+            self._place.discard()
+            self._place.close()
+            if not isinstance(error, (OSError, sqlite3.Error)):
+                raise
+            raise UnsupportedError(
+                f"{path}: cannot save the session there: {error}; -o names another place"
             ) from error
 
-    def _create(self) -> None:
-        run = self._database.execute
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._place.file, isolation_level=None)
         # A rollback journal, not a log: a session at rest is one file, and shared memory, which
         # a log needs, does not work on the 9p shares of a virtual machine. EXTRA also syncs the
         # directory once the journal is gone, or a power cut could bring it back.
-        run("PRAGMA journal_mode = DELETE")
-        run("PRAGMA synchronous = EXTRA")
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("PRAGMA synchronous = EXTRA")
+        return database
+
+    def _create(self) -> None:
+        run = self._database.execute
         run(f"PRAGMA application_id = {APPLICATION_ID}")
         run("BEGIN IMMEDIATE")
         for statement in TABLES.split(";"):
             run(statement)
         run(f"PRAGMA user_version = {SCHEMA_VERSION}")
         run("COMMIT")
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        self._place.sync()
 
     def __enter__(self) -> SessionWriter:
         """Nothing happens on the way in."""
@@ -135,11 +143,12 @@ class SessionWriter:
     ) -> None:
         """Close the file."""
         self._database.close()
+        self._place.close()
 
     def discard(self) -> None:
-        """Remove the file: nothing was captured."""
+        """Remove the file: nothing was captured. An older session stays."""
         self._database.close()
-        self.path.unlink(missing_ok=True)
+        self._place.discard()
 
     def save(self, session: Session) -> None:
         """Bring the file up to ``session``, which has all that earlier ones had, and maybe more.
@@ -147,19 +156,35 @@ class SessionWriter:
         Raises UnsupportedError where the file cannot be written (a full disk); what was saved
         before stays, and a later save does nothing.
         """
-        if self._failed:
+        if self.failed:
             return
         try:
             with _signals_held_back():
                 self._database.execute("BEGIN IMMEDIATE")
                 self._write(session)
                 self._database.execute("COMMIT")
+                if session.cycles and self._place.replaces:
+                    self._settle()
                 self.saved_cycles = len(session.cycles)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             with suppress(sqlite3.Error):  # SQLite has rolled back by itself where it had to
                 self._database.execute("ROLLBACK")
-            self._failed = True
-            raise UnsupportedError(f"{self.path}: cannot save the session: {error}") from error
+            self.failed = True
+            raise UnsupportedError(
+                f"{self.path}: cannot save the session: {error} ({self._what_is_there()})"
+            ) from error
+
+    def _settle(self) -> None:
+        """Put the file in place of an older session."""
+        self._database.close()
+        self._place.settle()
+        self._database = self._open()
+        self._place.sync()
+
+    def _what_is_there(self) -> str:
+        if self.saved_cycles:
+            return f"it ends with cycle {self.saved_cycles}"
+        return "the older one stays" if self._place.replaces else "no cycle is saved"
 
     def _write(self, session: Session) -> None:
         for table in _SMALL_TABLES:
@@ -345,19 +370,16 @@ class SessionWriter:
             )
 
 
-def check_place(path: Path) -> None:
-    """Raise UsageError if a session cannot come to lie at ``path``: for one that is saved late."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory")
-    if path.exists() and path.stat().st_size and not is_session(path):
+def check_session_place(path: Path) -> Place:
+    """Return where a session at ``path`` would lie. Raises KleakError if it cannot."""
+    if str(path) == "-":
+        raise UsageError("-o -: a session needs a file")
+    place = check_place(str(path))
+    if not place.is_file:
+        raise UsageError(f"{path} is no regular file, and a session needs one")
+    if place.there is not None and place.there.st_size and not is_session(path):
         raise UsageError(f"{path} exists and is no session: kleak will not overwrite it")
-
-
-def _clear(path: Path) -> None:
-    """Make way for a new session at ``path``. Raises UsageError if no session is there."""
-    check_place(path)
-    for old in (path.with_name(f"{path.name}-journal"), path):
-        old.unlink(missing_ok=True)
+    return place
 
 
 def is_session(path: Path) -> bool:

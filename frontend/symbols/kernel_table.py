@@ -84,6 +84,8 @@ class KernelTable:
             kernel, first, last = _select(kernel, text), 0, len(text)
         self._addresses = kernel.addresses[first:last]
         self._names = kernel.names[first:last]
+        self._preferred: dict[int, int] = {}
+        self._matched: dict[str, list[int]] = {}
 
     @property
     def text(self) -> TextRange:
@@ -94,7 +96,7 @@ class KernelTable:
         """Name a return address; Frame(None, None, address) where nothing is known.
 
         The instruction before the address is looked up. Of several symbols at one address the
-        first is taken, as the kernel does (get_symbol_pos() of kernel/kallsyms.c).
+        first is taken, as the kernel does (get_symbol_pos() of kernel/kallsyms.c); see prefer().
         """
         at = address - 1
         if self._start <= at < self._end:
@@ -102,13 +104,19 @@ class KernelTable:
             if index < 0:
                 return Frame(None, None, address)
             index = bisect_left(self._addresses, self._addresses[index])
-            name = self._names[index].decode()
+            name = self._names[self._preferred.get(index, index)].decode()
             return Frame(None, name, address - int(self._addresses[index], 16))
         found = self._owned_at(at)
         if found is None:
             return Frame(None, None, address)
         module = None if _GENERATED.fullmatch(found.owner) else found.owner
         return Frame(module, found.name, address - found.address)
+
+    def prefer(self, pattern: str) -> None:
+        """Of several names of one function, have resolve() give one that a glob matches."""
+        for index in self._matching(pattern):
+            first = bisect_left(self._addresses, self._addresses[index])
+            self._preferred.setdefault(first, index)
 
     def has_function(self, name: str) -> bool:
         """Whether the kernel image has a text symbol of exactly this name."""
@@ -156,15 +164,18 @@ class KernelTable:
 
     def _matching(self, pattern: str) -> list[int]:
         """Places of the symbols that a glob matches, as they are or as the source names them."""
+        if pattern in self._matched:
+            return self._matched[pattern]
         wanted = re.compile(os.fsencode(translate(pattern)))
         # What is literal rules out most, at a tenth of what matching takes.
         begin = os.fsencode(re.split(r"[*?[]", pattern, maxsplit=1)[0])
-        return [
+        found = self._matched[pattern] = [
             index
             for index, name in enumerate(self._names)
             if name.startswith(begin)
             and (wanted.match(name) or wanted.match(self._source_names[index]))
         ]
+        return found
 
     def _ranges(self, indexes: list[int]) -> tuple[TextRange, ...]:
         merged: list[TextRange] = []

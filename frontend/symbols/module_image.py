@@ -26,7 +26,6 @@ from kleak.model import Source
 from kleak.symbols.debug_lines import DebugLines, InlineLevel
 
 Region = Literal["core", "init"]
-REGIONS: tuple[Region, ...] = ("core", "init")
 
 _SHF_ALLOC = 0x2
 _SHF_EXECINSTR = 0x4
@@ -173,7 +172,7 @@ class ModuleImage:
         """
         unloadable = "mod_unload" in (self.vermagic or "").split()
         placed = []
-        ends = dict.fromkeys(REGIONS, 0)
+        ends = {"core": 0, "init": 0}
         for index, section in enumerate(self._sections):
             wanted = _SHF_ALLOC | _SHF_EXECINSTR
             if section["sh_flags"] & wanted != wanted:

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kleak.model import Frame
 from kleak.symbols.kernel_table import KernelTable
-from kleak.symbols.module_image import REGIONS, ModuleImage, Region
+
+if TYPE_CHECKING:  # its parser of ELF takes a while to import, and many sessions have no module
+    from kleak.symbols.module_image import ModuleImage, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,11 @@ class ModuleLoad:
 
     def place(self, address: int) -> tuple[Region, int] | None:
         """Region and offset of a return address in this load, or None if it lies elsewhere."""
-        bounds = ((self.text_base, self.text_size), (self.init_base, self.init_size))
-        for region, (base, size) in zip(REGIONS, bounds, strict=True):
+        bounds: tuple[tuple[Region, int, int], ...] = (
+            ("core", self.text_base, self.text_size),
+            ("init", self.init_base, self.init_size),
+        )
+        for region, base, size in bounds:
             if 0 < address - base <= size:
                 return region, address - base
         return None

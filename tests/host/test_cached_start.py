@@ -43,3 +43,14 @@ def test_second_start_compiles_nothing(tmp_path: Path, monkeypatch: pytest.Monke
             seen.append((contexts, tracer.attachments))
     assert seen[0] == seen[1]
     assert seen[0][0] == MADE + KEPT
+
+
+def test_another_scope_finds_them_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KLEAK_KERNELS", str(kernel_cache()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = read_kernel_table()
+    plan = make_plan(read_btf(), table, modules=False)
+    for glob, compiled_before in (("do_signalfd4", False), ("do_eventfd", True)):
+        scope = NamedScope((glob,)).find(table)
+        with Tracer(plan, find_headers(), symbols=scope.symbols) as tracer:
+            assert tracer.compiled_before == compiled_before

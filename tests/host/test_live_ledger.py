@@ -10,9 +10,11 @@ import select
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
 from kleak.capture.records import Limits
@@ -20,6 +22,8 @@ from kleak.capture.scope import NamedScope
 from kleak.live import Reading, Since
 from kleak.model import Tally
 from kleak.progress import Silence
+from tests.build_modules import TOP
+from tests.host import pid_namespaces
 
 KEPT, CLOSED, LATER, CHURNED = 37, 101, 13, 10007
 STACKS = 24
@@ -163,6 +167,57 @@ def test_own_allocations_do_not_appear() -> None:
     assert pids[os.getpid()] == 0
 
 
+def test_a_process_that_has_ended_is_not_followed() -> None:
+    """Nobody has waited for it yet. Once somebody does, its id may be given to another."""
+    with load() as process:
+        do(process, "ended = os.fork() or os._exit(0)")
+        do(process, "os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)")
+        watch = Watch(NamedScope(("do_signalfd4",)), process.pid, None, Limits())
+        with open_ledger(watch, Silence()) as ledger:
+            followed = {key for key, _ in ledger._tracer.table("followed").rows()}
+    assert followed == {process.pid}
+
+
+# Given a process id, what that process allocates counts; else only what kleak does not.
+WATCHED = f"""
+import os, sys
+from kleak.capture.live_ledger import Watch, open_ledger
+from kleak.capture.records import Limits
+from kleak.capture.scope import NamedScope
+from kleak.live import Since
+from kleak.progress import Silence
+pid = int(sys.argv[1]) if sys.argv[1:] else None
+with open_ledger(Watch(NamedScope(("alloc_pipe_info",)), pid, None, Limits()), Silence()) as ledger:
+    kept = [os.pipe() for _ in range({KEPT})]
+    if pid:
+        print(flush=True)
+        sys.stdin.readline()
+    print(sum(held.objects for held in ledger.read().held[Since.START].values()))
+"""
+
+
+@pid_namespaces.both
+def test_own_allocations_in_a_pid_namespace(within: list[str]) -> None:
+    result = subprocess.run(
+        [*within, sys.executable, "-c", WATCHED], cwd=TOP, check=True, stdout=subprocess.PIPE
+    )
+    assert int(result.stdout) < KEPT  # other processes make a pipe now and then
+
+
+def test_process_of_an_outer_proc() -> None:
+    with (
+        load() as process,
+        subprocess.Popen(
+            [*pid_namespaces.OUTER_PROC, sys.executable, "-c", WATCHED, str(process.pid)],
+            cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as watching,
+    ):  # fmt: skip
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "\n"
+        do(process, f"kept = [os.pipe() for _ in range({LATER})]")
+        assert watching.communicate("\n")[0] == f"{2 * LATER}\n"
+
+
 def test_maps_that_are_full_are_said() -> None:
     watch = Watch(NamedScope(("do_signalfd4",)), None, None, Limits(11, 2, 4))
     with load() as process, open_ledger(watch, Silence()) as ledger:
@@ -172,9 +227,14 @@ def test_maps_that_are_full_are_said() -> None:
     assert lost["allocations_beyond_max_outstanding"] > 0
 
 
-def test_only_one_process_and_what_it_starts() -> None:
+@pytest.mark.parametrize("named_by", [min, max], ids=["its id", "a thread"])
+def test_only_one_process_and_what_it_starts(named_by: Callable[[list[int]], int]) -> None:
     with load() as process, load() as other:
-        watch = Watch(NamedScope(("do_signalfd4",)), process.pid, None, Limits())
+        do(process, "import threading")
+        do(process, "threading.Thread(target=threading.Event().wait, daemon=True).start()")
+        tasks = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert len(tasks) == 2
+        watch = Watch(NamedScope(("do_signalfd4",)), named_by(tasks), None, Limits())
         with open_ledger(watch, Silence()) as ledger:
             keep(process, KEPT)
             keep(other, LATER)

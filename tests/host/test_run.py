@@ -5,6 +5,7 @@ Pipes are counted: alloc_pipe_info() allocates two objects for one, itself.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -12,26 +13,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kleak.capture.events import make_plan, read_btf
+from kleak.capture.headers import find_headers
+from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.processes import ProcessTree
+from kleak.capture.scope import NamedScope
+from kleak.capture.tracer import Tracer
+from kleak.errors import UnsupportedError
 from kleak.store.reader import read_session
 from tests.build_modules import TOP
+from tests.host import pid_namespaces, uring_daemon
 
-PIPES = 41
+PIPES, FILES = 41, 137
 DAEMON = str(TOP / "tests" / "host" / "pipe_daemon.py")
+THREAD_EXEC = str(TOP / "tests" / "host" / "thread_exec.py")
 
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "kleak", "run", *arguments]
 
 
-def run(*arguments: str, cwd: Path, **how: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path, within: Sequence[str] = (), **how: Any
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments),
+        [*within, *command(*arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -88,6 +100,107 @@ def test_the_tree_is_waited_for(place: Path) -> None:
     assert report["sites"] == []
     assert not [note for note in report["trust"]["notes"] if "had not ended" in note]
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("daemon", "timeout"), [(("600",), "0.1"), (("0",), "60")], ids=["holds", "ends"]
+)
+def test_exec_by_a_thread(place: Path, daemon: tuple[str, ...], timeout: str) -> None:
+    result = run(
+        "--scope", "alloc_pipe_info", "--tree-timeout", timeout, "--by-process", "--json", "-",
+        "--", sys.executable, THREAD_EXEC, DAEMON, str(PIPES), *daemon,
+        cwd=place,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert report["trust"]["observed"]["allocations"] >= 2 * PIPES
+    stayed = [note for note in report["trust"]["notes"] if "had not ended" in note]
+    if daemon == ("0",):
+        assert report["sites"] == stayed == []
+    else:
+        assert [site["outstanding"]["count"] for site in pipe_sites(report)] == [PIPES] * 2
+        (note,) = stayed
+        assert note.endswith(f" {(place / 'daemons').read_text().strip()})")
+
+
+def test_workers_of_io_uring_are_the_process(place: Path) -> None:
+    try:
+        os.close(uring_daemon.set_up(1)[0])
+    except OSError as error:
+        pytest.skip(f"this kernel sets up no io_uring: {error.strerror}")
+    result = run(
+        "--scope", "alloc_empty_file*", "--tree-timeout", "0.1", "--by-process", "--json", "-",
+        "--", sys.executable, uring_daemon.__file__, str(FILES),
+        cwd=place,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    opened = [
+        site["outstanding"]["count"]
+        for site in report["sites"]
+        if site["allocator"] == "kmem_cache"
+        and any("io_wq" in str(frame["symbol"]) for frame in site["frames"])
+    ]
+    assert set(opened) == {FILES}  # a file, and what the security modules keep of it
+    (note,) = [note for note in report["trust"]["notes"] if "had not ended" in note]
+    assert note.rpartition(": ")[2].startswith("1 (")  # workers do not count as processes
+
+
+@pid_namespaces.both
+def test_in_a_pid_namespace(place: Path, within: list[str]) -> None:
+    """The kernel's events have other ids than kleak and /proc have there."""
+    result = run(
+        "--scope", "alloc_pipe_info", "--tree-timeout", "0.1", "--by-process", "--json", "-", "--",
+        sys.executable, DAEMON, str(PIPES), "600",
+        cwd=place, within=within,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert [site["outstanding"]["count"] for site in pipe_sites(report)] == [PIPES] * 2
+    (note,) = [note for note in report["trust"]["notes"] if "had not ended" in note]
+    (daemon,) = (place / "daemons").read_text().split()
+    (place / "daemons").unlink()  # it ended with its namespace, and the id is another's here
+    rest = note.rpartition(": ")[2]
+    seen = re.fullmatch(r"1 \((\S+) (\d+)\)", rest)
+    assert seen, rest
+    assert seen[1] == Path(sys.executable).name[:15]
+    assert (seen[2] == daemon) == (within == pid_namespaces.OWN_PROC)
+
+
+def test_threads_are_no_processes(place: Path) -> None:
+    """The tree ends once, with the last thread and not with the leader."""
+    script = (
+        "import ctypes, os, threading, time\n"
+        "def last():\n"
+        "    time.sleep(1)\n"
+        f"    kept = [os.pipe() for _ in range({PIPES})]\n"
+        "for _ in range(3): threading.Thread(target=last).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    result = run(
+        "--scope", "alloc_pipe_info", "--by-process", "--json", "-", "--",
+        sys.executable, "-c", script,
+        cwd=place,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert report["trust"]["observed"]["allocations"] >= 6 * PIPES
+    assert report["sites"] == []
+    assert not [note for note in report["trust"]["notes"] if "had not ended" in note]
+
+
+def test_a_command_whose_start_was_not_seen_is_ended(tmp_path: Path) -> None:
+    table = read_kernel_table()
+    plan = make_plan(read_btf(), table, modules=False, processes=True)
+    symbols = NamedScope(("alloc_pipe_info",)).find(table).symbols
+    with Tracer(plan, find_headers(), symbols=symbols, by_process=True) as tracer:
+        scopes = tracer.table("scopes")
+        scope = scopes[ctypes.c_int(0)]
+        assert scope.tracer_tgid == os.getpid()
+        scope.tracer_tgid += 1
+        scopes[ctypes.c_int(0)] = scope
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        with pytest.raises(UnsupportedError, match="did not announce the command's process"):
+            ProcessTree(tracer).start(["sleep", "600"], 1)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, 0)
 
 
 def test_own_calls_are_those_that_the_scope_makes(place: Path) -> None:
@@ -323,3 +436,41 @@ def test_module_that_is_not_loaded(tmp_path: Path) -> None:
     result = run("--module", "no_such", "--", "true", cwd=tmp_path)
     assert result.returncode == 4
     assert result.stderr == "kleak: module no_such is not loaded; kleak module loads it\n"
+
+
+INOTIFY_INIT = 253  # x86-64
+HOLD_INOTIFY = f"""
+import ctypes, os, time
+reader, writer = os.pipe()
+if os.fork() == 0:
+    call = ctypes.CDLL(None).syscall
+    assert all(call({INOTIFY_INIT}) >= 0 for _ in range(31))
+    with open("daemons", "w") as daemons:
+        daemons.write(str(os.getpid()))
+    null = os.open("/dev/null", os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.write(writer, b"1")
+    time.sleep(600)
+os.close(writer)
+assert os.read(reader, 1)
+"""
+
+
+def test_a_scope_by_another_name_of_a_function_is_found_on_stacks(place: Path) -> None:
+    """The kernel's table has several names of one address; the scope's is the one to show."""
+    scope = "__x64_sys_inotify_init"
+    if read_kernel_table().ranges_of_glob("__do_sys_inotify_init") != (
+        read_kernel_table().ranges_of_glob(scope)
+    ):
+        pytest.skip("this kernel's system calls have one name each")
+    result = run(
+        "--scope", scope, "--json", "report.json", "--", sys.executable, "-c", HOLD_INOTIFY,
+        cwd=place,
+    )  # fmt: skip
+    assert result.returncode in (0, 1), result.stderr
+    report = json.loads((place / "report.json").read_text())
+    assert sum(site["outstanding"]["count"] == 31 for site in report["sites"]) >= 2
+    for site in report["sites"]:
+        assert scope in [frame["symbol"] for frame in site["frames"]]
+        assert not [one for one in site["evidence"] if one["says"].startswith("no frame of")]

@@ -22,6 +22,7 @@ import pytest
 
 from kleak.render.live_table import HEADER
 from tests.build_modules import TOP
+from tests.host import pid_namespaces
 from tests.tmux import PATIENCE_S, Tmux
 
 BEFORE, SINCE, PIPED = 23, 41, 59
@@ -230,7 +231,7 @@ def test_count_of_refreshes_and_title(tmp_path: Path, scope: list[str], shown: s
         (["--filter", "size>3"], 2, "kleak: filter: no key size"),
         (["--prometheus", "nowhere"], 2, "kleak: nowhere is no address"),
         (["--pid", "4194305"], 4, "kleak: there is no process 4194305"),
-        (["-o", "no/such/place"], 2, "kleak: no/such/place: there is no directory no/such"),
+        (["-o", "no/such/place"], 2, "kleak: no/such/place: no directory "),
         (["-o", LOAD], 2, f"kleak: {LOAD} exists and is no session"),
     ],
 )
@@ -241,3 +242,14 @@ def test_bad_input(tmp_path: Path, arguments: list[str], status: int, says: str)
     assert result.returncode == status
     assert result.stderr.splitlines()[-1].startswith(says)
     assert "Traceback" not in result.stderr
+
+
+def test_process_ids_that_are_not_the_kernels(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [*pid_namespaces.OWN_PROC, *KLEAK, "watch", *SCOPE, "--pid", "1", "--count", "1"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 3
+    assert result.stdout == ""
+    (said,) = result.stderr.splitlines()
+    assert said.startswith("kleak: --pid 1: in a pid namespace")

@@ -7,6 +7,8 @@ from dataclasses import replace
 from kleak.analysis.attribution import attribute, count_cycles, modules_on
 from kleak.analysis.judge import judge
 from kleak.model import Allocation, Cycle, Target
+from kleak.store.reader import read_session
+from kleak.store.writer import SessionWriter
 from tests.samples import LEAK, session, site, stack
 
 BOTH = Target("module", "lib,user")
@@ -68,6 +70,18 @@ def test_what_a_loaded_module_holds_is_left_out():
     assert counts(found.held) == [8]
     assert found.site.requested_bytes is None  # it is known of all together only
     assert [one.address for one in found.site.kept] == [1]
+
+
+def test_what_came_after_the_cycles_were_counted_is_not_looked_at(tmp_path):
+    """Files were written with allocations of cycle 3 in a session of two."""
+    traced = replace(site([5, 5]), kept=tuple(Allocation(i, 8, 8, i, i, 1, "x") for i in (1, 2, 3)))
+    path = tmp_path / "old.kleak"
+    with SessionWriter(path) as writer:
+        writer.save(session(traced))
+    saved = read_session(path)
+    assert [one.cycle for one in saved.sites[0].kept] == [1, 2, 3]
+    assert judge(saved).sites[0].outstanding.count == 10
+    assert [one.cycle for one in attribute(saved.sites[0], saved).site.kept] == [1, 2]
 
 
 def test_a_module_that_stays_does_not_hide_the_leaks_of_another():

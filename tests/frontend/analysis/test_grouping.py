@@ -8,6 +8,7 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
+from kleak.analysis.grouping import arrange
 from kleak.analysis.judge import judge
 from kleak.analysis.merge import Judged, merge
 from kleak.analysis.selection import ORDERS, sort
@@ -218,3 +219,56 @@ def test_merged_sessions_keep_their_families():
         NAME_AT: RECORD_AT,
         DATA_AT: NAME_AT,
     }
+
+
+BY_WRITE = stack("do_syscall_64+0x90 <- entry_SYSCALL_64_after_hwframe+0x76")
+BY_IOCTL = stack("__x64_sys_ioctl+0x90 <- do_syscall_64+0x90")
+CLEAN = session(cycles=CYCLES)
+
+
+def merged_places(*sessions):
+    report = merge([Judged(f"{i}.kleak", one, judge(one)) for i, one in enumerate(sessions)])
+    assert [one.rank for one in report.sites] == list(range(1, len(report.sites) + 1))
+    assert sort(report, "bytes").sites, "the line of parents ends"
+    names = {one.rank: place(one) for one in report.sites}
+    return [(place(one), one.parent and names[one.parent.rank]) for one in report.sites]
+
+
+def less_sure(one):
+    """The same, but some were freed, in numbers that vary from cycle to cycle."""
+    return replace(one, cycles=site([4, 5, 6], allocated=[7] * CYCLES).cycles)
+
+
+def test_a_line_reached_in_two_ways_that_hangs_on_itself_is_not_lost_in_merging():
+    """Nodes of one line of source, made by write(), hang on those that ioctl() made."""
+    first = less_sure(leak((*RECORD[:3], *BY_IOCTL), 0xFFFF888000000000, object_bytes=96))
+    second = leak((*RECORD[:3], *BY_WRITE), 0xFFFF888100000000, first_ns=1050, object_bytes=96)
+    both = captured(first, second, text=pointers(first, second))
+    child, parent = sorted(judge(both).sites, key=lambda one: one.parent is None)
+    assert child.parent.rank == parent.rank
+    assert child.score > parent.score
+    assert merged_places(both, CLEAN) == [(RECORD_AT, None)]
+
+
+def test_two_sessions_that_contradict_each_other_lose_nothing():
+    def of(parent, child):
+        """``child`` hangs on ``parent``, and the session is surer of it than of the parent."""
+        holder = less_sure(leak(parent, 0xFFFF888000000000, object_bytes=96))
+        held = leak(child, 0xFFFF888100000000, first_ns=1050, object_bytes=16)
+        return captured(holder, held, text=pointers(holder, held))
+
+    found = merged_places(of(RECORD, NAME), of(NAME, RECORD))
+    assert sorted(found, key=lambda one: one[1] is not None) in (
+        [(RECORD_AT, None), (NAME_AT, RECORD_AT)],
+        [(NAME_AT, None), (RECORD_AT, NAME_AT)],
+    )
+
+
+@pytest.mark.parametrize("found", [[(0, 0)], [(0, 1), (1, 0)], [(0, 1), (1, 2), (2, 0), (3, 2)]])
+def test_no_site_is_lost_whatever_hangs_on_what(found):
+    sites = judge(captured(record, name, data, leak(OTHER, 1), text="")).sites
+    arranged = arrange(sites, [(child, parent, "pointers", "said") for child, parent in found])
+    assert {place(one) for one in arranged} == {place(one) for one in sites}
+    assert [one.rank for one in arranged] == [1, 2, 3, 4]
+    for one in arranged:
+        assert one.parent is None or one.parent.rank < one.rank

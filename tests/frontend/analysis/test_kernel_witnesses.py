@@ -14,6 +14,7 @@ from kleak.analysis.redact import redact_report
 from kleak.analysis.weights import BOOKS_CAP, Fact
 from kleak.model import (
     HELD_BY_ITS_TASK,
+    CycleTally,
     MemorySample,
     Report,
     Session,
@@ -196,6 +197,41 @@ def test_rows_of_the_callers_function(before, after, fact):
     assert (None if finding is None else finding.fact) is fact
 
 
+STRING = stack(
+    "__kmalloc_node_track_caller_noprof+1 <- kstrdup+1 <- property_entries_dup+1 <- "
+    "software_node_register+1 <- leaky_init+1 [leaky]"
+)
+
+
+def counted(**calls: int) -> str:
+    lines = (
+        f"{number * 64:>12} {number:>8} drivers/base/swnode.c:{line} func:{function}\n"
+        for line, (function, number) in enumerate(calls.items(), 1)
+    )
+    return ROWS + "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("frames", "allocator"),
+    [
+        (STRING, "kmalloc"),
+        (STRING[2:], "kmalloc"),
+        (stack("alloc_vmap_area+1 <- __vmalloc_noprof+1 <- property_entries_dup+1"), "vmalloc"),
+    ],
+    ids=["a wrapper", "only the call site is known", "an area"],
+)
+@pytest.mark.parametrize("grown", [0, 3])
+def test_rows_of_a_caller_whose_allocator_has_rows_are_of_other_objects(frames, allocator, grown):
+    """kstrdup() has the row of all strings; property_entries_dup() that of its arrays only."""
+    traced = site([1] * 3, frames=frames, allocator=allocator)
+    before = counted(kstrdup=1009, alloc_vmap_area=331, property_entries_dup=7)
+    after = counted(kstrdup=1012, alloc_vmap_area=334, property_entries_dup=7 + grown)
+    made = told(session(traced), ("allocinfo", before), ("allocinfo", after))
+    assert allocinfo.judge(traced, made) is None
+    plain, asked = (judge(one).sites[0].score for one in (session(traced), made))
+    assert plain == asked
+
+
 def test_allocinfo_read_once_says_nothing():
     traced = site([3], frames=PROC)
     assert allocinfo.judge(traced, told(session(traced), ("allocinfo", rows(3)))) is None
@@ -226,14 +262,14 @@ def slab(name: str, active: int, size: int = 2048, per_slab: int = 16) -> str:
     ],
 )
 def test_cache_of_the_objects_size(name, allocator, grown, fact):
-    traced = site([1009], allocator=allocator, object_bytes=2048)
+    traced = site([1009], allocator=allocator, object_bytes=2048, sampled=3)
     said = (("slabinfo", slab(name, 331)), ("slabinfo", slab(name, 331 + grown)))
     finding = slabinfo.judge(traced, told(session(traced), *said))
     assert (None if finding is None else finding.fact) is fact
 
 
 def test_what_cpus_keep_in_slabs_of_their_own_is_noise():
-    traced = site([61], object_bytes=2048)
+    traced = site([61], object_bytes=2048, sampled=3)
     said = (("slabinfo", slab("kmalloc-2k", 331)), ("slabinfo", slab("kmalloc-2k", 331 + 61)))
     assert slabinfo.judge(traced, told(session(traced), *said)) is None
 
@@ -244,12 +280,52 @@ def test_real_slabinfo_of_a_leak():
         (DATA / "slabinfo" / f"6.12--{when}.txt").read_text()
         for when in ("before", "after-4-leaks")
     )
-    traced = site([1009] * 4, object_bytes=2048)
+    traced = site([1009] * 4, object_bytes=2048, sampled=3)
     finding = slabinfo.judge(
         traced, told(session(traced), ("slabinfo", before), ("slabinfo", after))
     )
     assert finding is not None
     assert finding.fact is Fact.CACHE_GREW
+
+
+def mixed(*objects: tuple[int, int], kept: tuple[int, ...]) -> TracedSite:
+    """A site with so many objects of each size, of which those of sizes ``kept`` are."""
+    count = sum(number for number, _ in objects)
+    total = sum(number * size for number, size in objects)
+    one = site([count], sampled=len(kept))
+    return replace(
+        one,
+        cycles=(CycleTally(Tally(count, total), Tally()),),
+        kept=tuple(
+            each._replace(size_bytes=size) for each, size in zip(one.kept, kept, strict=True)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("traced", "judged"),
+    [
+        (mixed((1009, 64), (1009, 192), kept=(64, 192, 64)), False),
+        (mixed((1009, 64), (1009, 192), kept=(64, 64)), False),
+        (mixed((1009, 64), (1009, 192), kept=()), False),
+        (mixed((2018, 128), kept=(128, 128)), True),
+    ],
+    ids=["kept", "not kept", "nothing kept", "one size"],
+)
+@pytest.mark.parametrize("grown", [0, 2018])
+def test_objects_of_several_sizes_are_in_no_cache_of_their_mean(traced, judged, grown):
+    said = [("slabinfo", slab("kmalloc-128", number, 128, 32)) for number in (331, 331 + grown)]
+    assert (slabinfo.judge(traced, told(session(traced), *said)) is not None) is judged
+
+
+def test_objects_that_the_ledger_has_no_size_of_are_not_judged():
+    """Two sites that are one, of which only the smaller has its sizes kept."""
+    parts = [site([number], object_bytes=2048, sampled=number // 1009) for number in (331, 1009)]
+    whole = site([1340], object_bytes=2048, sampled=1)
+    said = [("slabinfo", slab("kmalloc-2k", number)) for number in (331, 1671)]
+    assert slabinfo.judge(whole, told(session(*parts), *said)) is None
+    parts = [site([number], object_bytes=2048, sampled=1) for number in (331, 1009)]
+    assert slabinfo.judge(whole, told(session(*parts), *said)) is not None
 
 
 # --- memory
@@ -347,7 +423,7 @@ def test_one_cycle_has_no_account():
 
 
 def test_witnesses_that_contradict_each_other_are_shown():
-    traced = site([1009] * 3, object_bytes=2048)
+    traced = site([1009] * 3, object_bytes=2048, sampled=3)
     stays = slab("kmalloc-2k", 331)
     text = f"4,1,1,-;{TAG}\n"
     made = told(session(traced), ("slabinfo", stays), ("slabinfo", stays), ("kernel log", text))
@@ -358,7 +434,7 @@ def test_witnesses_that_contradict_each_other_are_shown():
 
 
 def test_counters_of_one_allocation_count_once():
-    traced = site([1009] * 3, object_bytes=2048)
+    traced = site([1009] * 3, object_bytes=2048, sampled=3)
     made = told(
         session(traced),
         ("slabinfo", slab("kmalloc-2k", 331)),
@@ -375,7 +451,7 @@ def test_counters_of_one_allocation_count_once():
 
 def test_counters_make_no_pool_that_fills_likely():
     """All that they prove is that it was not freed; kept on purpose it is not freed either."""
-    traced = site([700, 300, 100, 0, 0, 0], object_bytes=2048)
+    traced = site([700, 300, 100, 0, 0, 0], object_bytes=2048, sampled=3)
     made = told(
         session(traced),
         ("slabinfo", slab("kmalloc-2k", 331)),

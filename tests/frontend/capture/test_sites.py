@@ -9,10 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from kleak.analysis import vmallocinfo
+from kleak.analysis.judge import judge
+from kleak.analysis.selection import group
+from kleak.analysis.weights import Fact
+from kleak.capture.kmemleak import KmemleakResult
 from kleak.capture.ledger import _entry
+from kleak.capture.reachability import Joined
 from kleak.capture.records import LedgerEntry, StackTotal
 from kleak.capture.sites import build_sites, fair_share
-from kleak.model import CycleTally, Frame, Tally
+from kleak.model import CycleTally, Frame, Tally, VmallocRegion
+from tests.samples import session
 
 
 @dataclass
@@ -75,6 +82,54 @@ def test_stacks_with_the_same_frames_are_one_site() -> None:
     assert leak.requested_bytes == 360
     assert [kept.cycle for kept in leak.kept] == [2, 2, 2, 2, 1, 1]  # the oldest first
     assert other.frames[0] == Frame(None, "caller", 0x1010)
+
+
+def test_what_a_load_made_that_came_while_the_maps_were_read_is_left_out() -> None:
+    """In totals, in what is kept, in what kmemleak says; where no frames tell cycles apart."""
+    ledger = Ledger(frames={5: (0x1010, 9), 6: (0x3010, 9)})
+    for cycle in (1, 2, 3):
+        ledger.add(5, cycle, 2)
+    ledger.add(6, 3, 7)
+    said = KmemleakResult("used", asked={entry.address: None for entry in ledger.entries})
+    (found,) = build_sites(
+        ledger, lambda address, era: resolve(address, 1), cycles=2, keep=1000,
+        era_of=lambda cycle: 1, kmemleak=Joined(said),
+    )  # fmt: skip
+    assert found.outstanding == Tally(4, 256)
+    assert found.requested_bytes == 240
+    assert sorted(kept.cycle for kept in found.kept) == [1, 1, 2, 2]
+    assert found.reachability is not None
+    assert found.reachability.asked == 4
+
+
+@pytest.mark.parametrize(("function", "guard"), [("vmalloc", 1), ("ioremap", 1), ("vm_map_ram", 0)])
+def test_an_area_has_the_same_size_in_what_is_kept_as_in_the_totals(
+    function: str, guard: int
+) -> None:
+    """The event's includes the guard page, where there is one."""
+    page = os.sysconf("SC_PAGESIZE")
+    size = 5 * page
+    ledger = Ledger(frames={1: (7, 9)})
+    ledger.rows.append(StackTotal(1, 1, "vmap_area", 2, 2 * size, 2 * size, 0, 0, 0))
+    ledger.entries += [
+        LedgerEntry(address, 1, size, size, 7, 1, "vmap_area", 331, "insmod")
+        for address in (1 << 20, 2 << 20)
+    ]
+    (site,) = build_sites(
+        ledger, lambda address, cycle: Frame(None, function if address == 7 else "f", 1),
+        cycles=1, keep=5,
+    )  # fmt: skip
+    assert site.outstanding == Tally(2, 2 * (size - guard * page))
+    assert [one.size_bytes for one in site.kept] == [size - guard * page] * 2
+    assert [one.requested_bytes for one in site.kept] == [size - guard * page] * 2
+    by_process = group(judge(session(site)), "process", [session(site)])
+    (process,) = by_process.groups or ()
+    assert process.outstanding == site.outstanding
+    # /proc/vmallocinfo counts it.
+    regions = [VmallocRegion(one.address, size, 4, function, None) for one in site.kept]
+    found = vmallocinfo.judge(site, session(site, regions=regions))
+    assert found is not None
+    assert found.fact is Fact.REGION_THERE
 
 
 def test_counts_are_whole_where_few_are_kept() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -11,11 +12,12 @@ from click.testing import CliRunner
 
 from kleak.commands.analyze import analyze
 from kleak.commands.diff import diff
+from kleak.commands.excuses import Excuses
 from kleak.commands.report import report
 from kleak.errors import UsageError
 from tests.frontend.commands.test_report import save
 from tests.samples import KERNFS, session, site
-from tests.saved import saved_files
+from tests.saved import saved_files, standing
 
 DATA = Path(__file__).parents[2] / "data"
 TAR = str(DATA / "snapshots/6.12--vmalloc-kmalloc-and-page-leak.tar.gz")
@@ -126,6 +128,20 @@ def test_only_what_is_worse_than_the_baseline_counts(tmp_path):
     found = call(report, worse, "--baseline", earlier)
     assert found.return_value == 1
     assert "known, but grew: 5 objects a cycle, 3 in" in found.stdout
+
+
+def test_what_is_new_counts_though_it_hangs_on_what_is_known():
+    now = standing().report
+    record = next(site for site in now.sites if site.frames[0].symbol == "record")
+    name = next(site for site in now.sites if site.frames[0].symbol == "name")
+    assert name.parent is not None
+    assert name.parent.rank == record.rank
+    excuses = Excuses(baseline=replace(now, sites=(record,)), baseline_name="before.json")
+    found = {site.frames[0].symbol: site for site in excuses.apply(now).sites}
+    assert found["record"].excuse is not None
+    assert found["name"].is_finding
+    known = Excuses(baseline=now, baseline_name="before.json").apply(now)
+    assert not [site for site in known.sites if site.is_finding]
 
 
 def test_analyze_has_the_same_options(tmp_path):

@@ -196,6 +196,15 @@ def test_ranges(by_hand):
     assert by_hand.address_of("nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "name"), [("alias_*", "alias_of_other"), ("*other", "other"), ("o*", "other")]
+)
+def test_a_function_is_called_as_the_scope_calls_it(by_hand, pattern, name):
+    by_hand.prefer(pattern)
+    assert by_hand.resolve(0xFFFFFFFF81000201) == Frame(None, name, 1)
+    assert by_hand.resolve(0xFFFFFFFF81000101) == Frame(None, "pipe_read", 1)
+
+
 def test_ranges_of_the_running_kernel_hold_their_functions():
     try:
         table = KernelTable(Path("/proc/kallsyms").read_bytes())
