@@ -77,14 +77,24 @@ class Kmemleak:
         self._way_back = ExitStack()
         self._since = 0
         self._gone: GoneModules | None = None
-        self.result = KmemleakResult("absent: --no-kmemleak")
+        self._result: KmemleakResult | None = KmemleakResult("absent: --no-kmemleak")
         self._usable = wanted
+
+    @property
+    def result(self) -> KmemleakResult:
+        """What it said, or why it said nothing: looked for only now, for that takes a while."""
+        if self._result is None:
+            self._result = KmemleakResult(f"absent: {examine_kmemleak().found}")
+        return self._result
 
     def __enter__(self) -> Kmemleak:
         """Stop the automatic scans, if it works here."""
-        if self._usable and (why := self._take_over()) is not None:
+        if self._usable and not FILE.exists():
             self._usable = False
-            self.result = KmemleakResult(f"absent: {why}")
+            self._result = None
+        elif self._usable and (why := self._take_over()) is not None:
+            self._usable = False
+            self._result = KmemleakResult(f"absent: {why}")
         return self
 
     def __exit__(
@@ -98,8 +108,6 @@ class Kmemleak:
 
     def _take_over(self) -> str | None:
         """Return why it cannot be asked, None if it can."""
-        if not FILE.exists():
-            return examine_kmemleak().found
         try:
             if _scan_thread_runs():
                 self._way_back.enter_context(held_setting(FILE, "scan=off", "scan=on"))
@@ -116,7 +124,7 @@ class Kmemleak:
         if since is None:
             return f"{_TIMER_LIST} does not tell the time of its records"
         self._since, self._gone = since, GoneModules()
-        self.result = KmemleakResult("absent: the session ended before it was asked")
+        self._result = KmemleakResult("absent: the session ended before it was asked")
         return None
 
     def ask(
@@ -149,9 +157,9 @@ class Kmemleak:
             progress.say("kmemleak: asking for what it did not report")
             asked = _look_up(tracer.outstanding(), found)
             own = self._gone.reached(tracer.outstanding()) & asked.keys()
-            self.result = KmemleakResult("used", found, asked, own, text)
+            self._result = KmemleakResult("used", found, asked, own, text)
         except OSError as error:
-            self.result = KmemleakResult(f"absent: it stopped working ({error.strerror})")
+            self._result = KmemleakResult(f"absent: it stopped working ({error.strerror})")
 
     def _scan_and_read(self, progress: Progress, what: str) -> str:
         _scan(progress, what)

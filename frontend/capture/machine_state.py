@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from kleak.capture.page_events import MEMORY_LAYOUT
@@ -19,6 +20,8 @@ _CAPABILITIES = {
     "CAP_BPF": 39,
 }
 _FULL_STACK = 127
+# They tell what was built in.
+_SYMBOLS = ("kmemleak_alloc", "__set_page_owner", *MEMORY_LAYOUT)
 ANOTHER_KERNEL = "kleak vm --kernel 6.12 -- module ..."
 
 
@@ -316,20 +319,23 @@ def _mounted(mounts: dict[str, str], kind: str, usual: str, means: str) -> Findi
     )
 
 
-def _has_symbol(root: Path, symbol: str) -> bool:
-    """Whether the kernel itself has ``symbol``. Names are never hidden, addresses may be."""
-    wanted = f" {symbol}\n"
+@cache
+def _symbols_there(root: Path) -> frozenset[str]:
+    """Those of _SYMBOLS that the kernel itself has. Names are never hidden, addresses may be.
+
+    The kernel takes 40 ms to list all its symbols, so it is asked once.
+    """
     try:
-        with (root / "proc/kallsyms").open() as symbols:
-            return any(line.endswith(wanted) for line in symbols)
+        listed = (root / "proc/kallsyms").read_bytes()
     except OSError:
-        return False
+        return frozenset()
+    return frozenset(name for name in _SYMBOLS if f" {name}\n".encode() in listed)
 
 
 def examine_kmemleak(root: Path = Path("/")) -> Finding:
     """Look at whether kmemleak can be asked."""
     means = "no word from the kernel's own leak detector"
-    if not _has_symbol(root, "kmemleak_alloc"):
+    if "kmemleak_alloc" not in _symbols_there(root):
         return Finding(
             "witnesses",
             "kmemleak",
@@ -373,13 +379,13 @@ def examine_kmemleak(root: Path = Path("/")) -> Finding:
 def examine_page_owner(root: Path = Path("/")) -> Finding:
     """Look at whether page_owner can be asked."""
     means = "pages that come from no traced event have no stack"
-    unknown = not all(_has_symbol(root, name) for name in MEMORY_LAYOUT)
+    unknown = not _symbols_there(root).issuperset(MEMORY_LAYOUT)
     mend = "boot with page_owner=on"
     if (root / "sys/kernel/debug/page_owner").exists():
         if not unknown:
             return Finding("witnesses", "page_owner", State.YES, "on")
         found, mend = "on", ""
-    elif not _has_symbol(root, "__set_page_owner"):
+    elif "__set_page_owner" not in _symbols_there(root):
         found = "not built into this kernel"
         mend = "a kernel with CONFIG_PAGE_OWNER, booted with page_owner=on"
     else:

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from kleak.capture.machine_state import examine_page_owner
-from kleak.doctor import Finding, State
+from kleak.doctor import State
 from kleak.model import HELD_BY_ANOTHER, HELD_BY_ITS_TASK
 from kleak.parsers import page_owner
 
@@ -31,12 +30,6 @@ _ENTRY_BYTES = 8
 # number of the page frame from which on it looks, so one page costs one read, and not the file.
 _RECORD_BYTES = 4096
 MOST_OWNERS = 10_000
-
-
-@cache
-def _examined() -> Finding:
-    """What doctor says of page_owner; it reads the kernel's symbols for it."""
-    return examine_page_owner()
 
 
 class PageHolders:
@@ -69,7 +62,7 @@ class PageHolders:
         """What a report says of page_owner: "used", or why it was not."""
         if self._owners is not None:
             return "used"
-        found = _examined()
+        found = examine_page_owner()
         if found.state is not State.YES:
             return f"absent: {found.found}"
         if self._direct_map is None:

@@ -66,7 +66,7 @@ def test_why_page_owner_is_absent_is_what_doctor_says(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(page_holders, "PAGE_OWNER", tmp_path / "none")
     finding = Finding("witnesses", "page_owner", state, found)
-    monkeypatch.setattr(page_holders, "_examined", lambda: finding)
+    monkeypatch.setattr(page_holders, "examine_page_owner", lambda: finding)
     with PageHolders(direct_map) as pages:
         assert pages.owner_state == says
 
