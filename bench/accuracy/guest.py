@@ -29,7 +29,7 @@ from kleak.capture.records import Limits
 from kleak.capture.tracer import Tracer
 from kleak.errors import KleakError
 from kleak.model import Session
-from kleak.progress import Progress, Silence
+from kleak.progress import Lines, Progress
 from kleak.render import report_json
 from tests.corpus import CASES, Case
 
@@ -77,7 +77,7 @@ def main() -> int:
     cases = [case for case in CASES if case.name in wanted]
     os.environ["PATH"] += ":/sbin:/usr/sbin"
     subprocess.run(["modprobe", "loop"], check=False)  # not all kernels have it
-    progress = Silence()
+    progress = Lines()
     subprocess.run(["insmod", keeper], check=True)
     first = run_of(CASES[0], corpus)
     with module_tracer(first.targets, first.tracing, progress) as tracer:

@@ -21,7 +21,7 @@ from kleak.capture.records import Limits
 from kleak.capture.scope import NamedScope
 from kleak.live import Reading, Since
 from kleak.model import Tally
-from kleak.progress import Silence
+from kleak.progress import Lines
 from tests.build_modules import TOP
 from tests.host import pid_namespaces
 
@@ -91,7 +91,7 @@ def test_what_is_not_outstanding_makes_room() -> None:
     watch = Watch(
         NamedScope(("do_signalfd4", *KINDS)), None, None, Limits(4096, STACKS, 4 * STACKS)
     )
-    with load() as process, open_ledger(watch, Silence()) as ledger:
+    with load() as process, open_ledger(watch, Lines()) as ledger:
         keep(process, KEPT)
         assert contexts(ledger.read()) == Tally(KEPT, 8 * KEPT)
         evicted = 0
@@ -129,7 +129,7 @@ def test_what_is_not_outstanding_makes_room() -> None:
 def test_nothing_is_miscounted_while_room_is_made() -> None:
     """Rows are dropped all the time while two processes allocate and free on them."""
     watch = Watch(NamedScope(("do_signalfd4",)), None, None, Limits())
-    with load() as one, load() as other, open_ledger(watch, Silence()) as ledger:
+    with load() as one, load() as other, open_ledger(watch, Lines()) as ledger:
         keep(one, KEPT)
         ledger.mark()  # else the row could not go: it would have the kept ones too
         for process in (one, other):
@@ -155,7 +155,7 @@ def test_nothing_is_miscounted_while_room_is_made() -> None:
 def test_own_allocations_do_not_appear() -> None:
     with (
         load() as process,
-        open_ledger(Watch(NamedScope(), None, None, Limits()), Silence()) as ledger,
+        open_ledger(Watch(NamedScope(), None, None, Limits()), Lines()) as ledger,
     ):
         keep(process, KEPT)
         for _ in range(KEPT):
@@ -173,7 +173,7 @@ def test_a_process_that_has_ended_is_not_followed() -> None:
         do(process, "ended = os.fork() or os._exit(0)")
         do(process, "os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)")
         watch = Watch(NamedScope(("do_signalfd4",)), process.pid, None, Limits())
-        with open_ledger(watch, Silence()) as ledger:
+        with open_ledger(watch, Lines()) as ledger:
             followed = {key for key, _ in ledger._tracer.table("followed").rows()}
     assert followed == {process.pid}
 
@@ -185,9 +185,9 @@ from kleak.capture.live_ledger import Watch, open_ledger
 from kleak.capture.records import Limits
 from kleak.capture.scope import NamedScope
 from kleak.live import Since
-from kleak.progress import Silence
+from kleak.progress import Lines
 pid = int(sys.argv[1]) if sys.argv[1:] else None
-with open_ledger(Watch(NamedScope(("alloc_pipe_info",)), pid, None, Limits()), Silence()) as ledger:
+with open_ledger(Watch(NamedScope(("alloc_pipe_info",)), pid, None, Limits()), Lines()) as ledger:
     kept = [os.pipe() for _ in range({KEPT})]
     if pid:
         print(flush=True)
@@ -220,7 +220,7 @@ def test_process_of_an_outer_proc() -> None:
 
 def test_maps_that_are_full_are_said() -> None:
     watch = Watch(NamedScope(("do_signalfd4",)), None, None, Limits(11, 2, 4))
-    with load() as process, open_ledger(watch, Silence()) as ledger:
+    with load() as process, open_ledger(watch, Lines()) as ledger:
         keep(process, KEPT)
         lost = ledger.read().lost
     assert lost["allocations_beyond_max_stacks"] > 0
@@ -235,7 +235,7 @@ def test_only_one_process_and_what_it_starts(named_by: Callable[[list[int]], int
         tasks = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
         assert len(tasks) == 2
         watch = Watch(NamedScope(("do_signalfd4",)), named_by(tasks), None, Limits())
-        with open_ledger(watch, Silence()) as ledger:
+        with open_ledger(watch, Lines()) as ledger:
             keep(process, KEPT)
             keep(other, LATER)
             assert contexts(ledger.read()) == Tally(KEPT, 8 * KEPT)

@@ -30,7 +30,7 @@ from kleak.capture.scope import NamedScope
 from kleak.capture.tracer import Tracer
 from kleak.live import LiveSite, Since
 from kleak.model import Tally
-from kleak.progress import Silence
+from kleak.progress import Lines
 from kleak.symbols.symboliser import Symboliser
 from tests.build_modules import TOP
 
@@ -273,7 +273,7 @@ def row(ledger: LiveLedger) -> tuple[LiveSite, Tally]:
 
 
 def test_watch_has_a_row_for_a_call_site(tmp_path: Path) -> None:
-    with open_ledger(Watch(NamedScope(), None, None, LIMITS), Silence()) as ledger:
+    with open_ledger(Watch(NamedScope(), None, None, LIMITS), Lines()) as ledger:
         keep(KEPT, tmp_path)
         site, held = row(ledger)
         assert held == Tally(KEPT, 8 * KEPT)
