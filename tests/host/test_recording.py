@@ -16,7 +16,7 @@ from kleak.capture.kmemleak import NOT_ASKED
 from kleak.capture.recording import read_session
 from kleak.capture.scope import NamedScope
 from kleak.capture.tracer import Tracer
-from kleak.model import Frame
+from kleak.model import Cycle, Frame
 from kleak.symbols.symboliser import Symboliser
 from tests.build_modules import TOP
 
@@ -51,7 +51,13 @@ def test_frees_while_reading_are_counted(tmp_path: Path) -> None:
         subprocess.run([sys.executable, load, "1", "0", str(HELD)], cwd=tmp_path, check=True)
         tracer.count_allocations(False)
         session = read_session(
-            tracer, scope.target, (), resolve, observer, finished=False, kmemleak=NOT_ASKED
+            tracer,
+            scope.target,
+            (Cycle(1, 0, None),),
+            resolve,
+            observer,
+            finished=False,
+            kmemleak=NOT_ASKED,
         )
     observed = session.trust.observed
     assert observed["allocations"] - observed["frees"] >= HELD
