@@ -96,7 +96,8 @@ class Trust:
     "frees_of_unseen_allocations", frees by the scope's own code of what it was not seen to
     allocate, the self-test of coverage; and "frees_while_reading", by as many objects less may be
     outstanding than the others say.
-    ``means`` maps each event to how it was heard of, and "kernel headers" to the tree used.
+    ``means`` maps each event to how it was heard of, or to "absent: " and why it was not, and
+    "kernel headers" to the tree used.
     ``witnesses`` maps each witness to "used" or to why it was not.
     ``notes`` are sentences for the reader.
     """

@@ -46,12 +46,17 @@ class AttachedPrograms:
         """Attach nothing yet."""
         self._attached: list[_Attached] = []
         self._code: Mapping[str, bytes] = {}
-        self._missing: dict[str, list[str]] = {}
+        self._missing: dict[Event, str] = {}
 
     @property
     def ways(self) -> Mapping[str, Attachment]:
         """How each event is heard of."""
         return {attached.event: attached.way for attached in self._attached}
+
+    @property
+    def unheard(self) -> Mapping[str, str]:
+        """Why nothing is heard of the other events."""
+        return {event.name: why for event, why in self._missing.items()}
 
     def missed_runs(self) -> dict[str, tuple[int, ...]]:
         """Return by event how often the kernel could not run each copy of its program."""
@@ -81,7 +86,10 @@ class AttachedPrograms:
             # begins when no verifier runs any more, on purpose: see docs/decisions.md.
             for event, first in zip(events, loaded, strict=True):
                 self._attach(event, first)
-        return [f"{without} ({'; '.join(why)})" for without, why in self._missing.items()]
+        missing: dict[str | None, list[str]] = {}
+        for event, why in self._missing.items():
+            missing.setdefault(event.without, []).append(f"{event.name}: {why}")
+        return [f"{without} ({'; '.join(why)})" for without, why in missing.items()]
 
     def _attach(self, event: Event, first: Future[tuple[int, _Attached]]) -> None:
         """Attach to an event in the first way that works; ``first`` is the first one loaded."""
@@ -97,7 +105,7 @@ class AttachedPrograms:
         except _RefusedError as refusal:
             if event.without is None:
                 raise UnsupportedError(f"cannot trace {event.name}: {refusal}") from refusal
-            self._missing.setdefault(event.without, []).append(f"{event.name}: {refusal}")
+            self._missing[event] = str(refusal)
 
     def _load_first(
         self, event: Event, at: int = 0, refusal: _RefusedError | None = None

@@ -399,8 +399,11 @@ class Tracer:
 
     @property
     def means(self) -> dict[str, str]:
-        """How each event is heard of, and which kernel headers the programs were compiled with."""
+        """How each event is heard of, or "absent: " and why it is not; and which kernel headers
+        the programs were compiled with.
+        """
         means = {event: way.value for event, way in self.attachments.items()}
+        means |= {event: f"absent: {why}" for event, why in self._attached.unheard.items()}
         means["kernel headers"] = self._headers.description
         return means
 

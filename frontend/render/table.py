@@ -285,6 +285,8 @@ def trust_line(trust: Trust, *, verbose: bool) -> str:
     lost = counted(trust.lost)
     if trust.complete:
         word, rest = "complete", "nothing was lost"
+        if any("absent: " in how for how in trust.means.values()):
+            rest += " of what this kernel shows (see the notes)"
     else:
         word, rest = "INCOMPLETE", f"lost: {', '.join(lost)}"
     parts = [rest]

@@ -175,7 +175,17 @@ def test_witnesses_that_are_absent_for_one_reason_share_it():
 
 
 def test_complete_trust_says_so():
-    assert "trust: complete; nothing was lost" in render(typical())
+    assert "trust: complete; nothing was lost; " in render(typical())
+
+
+def test_complete_is_of_what_the_kernel_shows():
+    heard = {"kfree": "raw tracepoint", "kernel headers": "/usr/src/linux"}
+    assert trust_line(Trust(means=heard), verbose=False) == "trust: complete; nothing was lost"
+    unheard = Trust(means=heard | {"kvfree_call_rcu": "absent: kprobe of it: refused"})
+    assert trust_line(unheard, verbose=False) == (
+        "trust: complete; nothing was lost of what this kernel shows (see the notes)"
+    )
+    assert "kvfree_call_rcu: absent: kprobe of it: refused" in trust_line(unheard, verbose=True)
 
 
 def test_totals_by_verdict():
