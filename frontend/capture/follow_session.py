@@ -143,7 +143,7 @@ class _Capture:
                 self._notes.append(f"ended after {self._run.timeout_s:g} s")
                 return
             self._progress.say(
-                f"following {self._names}: {self._finished} cycles; Ctrl-C ends it with the report"
+                f"following {self._names}, cycles: {self._finished}; Ctrl-C ends it with the report"
             )
             news.wait(min(left, _LOOK_SECONDS))
             self._reader.observer.follow_log()

@@ -87,14 +87,16 @@ def test_every_object_of_the_kernels_own_test_is_found_at_its_line(guest: Guest)
 
 def test_kmemleak_agrees_on_most_objects_of_its_own_test(guest: Guest) -> None:
     """Some stale value, on a stack say, may equal the address of one. Where it found one for all
-    three objects of a line, that line is likely only; never more than one in four of the lines.
+    three objects of a line, that line is likely only, unless it lies in the data of the module
+    that is gone; never more than one in four of the lines.
     """
     report = report_of(guest, "kmemleak-test")
     assert report["trust"]["witnesses"]["kmemleak"] == "used"
     own = [site for site in report["sites"] if site["frames"][0]["module"] == "kmemleak_test"]
     for site in own:
-        expected = "confirmed" if unreferenced(site) else "likely"
-        assert site["verdict"] == expected, site["evidence"]
+        doubted = "found a pointer to it: something else" in said(site)
+        assert doubted or unreferenced(site) or "unloaded module" in said(site), said(site)
+        assert site["verdict"] == ("likely" if doubted else "confirmed"), said(site)
     agreed = [site for site in own if unreferenced(site)]
     assert len(agreed) > len(own) * 3 / 4
     every = sum(size[1] for size in KMEMLEAK_TEST.values()) * CYCLES
@@ -146,7 +148,7 @@ def test_what_was_reported_before_is_reported_still(guest: Guest) -> None:
     (handed,) = answers(guest, "handed")
     (later,) = answers(guest, "kmemleak-test")
     before = {line for line in handed.splitlines() if line.startswith("unreferenced object")}
-    assert len(before) >= 15
+    assert before
     # Not all: a pointer to one may have been found since.
     assert len(before.intersection(later.splitlines())) > len(before) / 2
 
