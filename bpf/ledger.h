@@ -73,6 +73,23 @@ static __always_inline int strike(u64 address, struct allocation *copy)
 	return 1;
 }
 
+/* Puts a record into the ledger; returns 0 where there is no room. The opposite of strike(). */
+static __always_inline int put(u64 address, struct allocation *allocation)
+{
+	u32 *slot = filter_slot(address);
+	u64 key = ledger_key(address);
+
+	if (!slot)
+		return 0;
+	__sync_fetch_and_add(slot, 1);
+	if (outstanding.update(&key, allocation)) {
+		__sync_fetch_and_add(slot, -1);
+		count(COUNT_LEDGER_FULL);
+		return 0;
+	}
+	return 1;
+}
+
 static __always_inline struct total *total_of(struct allocation *allocation)
 {
 	struct total_key key = {
@@ -147,21 +164,6 @@ static __always_inline int lost_its_head(struct allocation *block)
 	return block->family == FAMILY_PAGE && block->pieces & 1;
 }
 
-/* Takes a block that was struck into the ledger again, out of the way of its first page. */
-static __always_inline void keep_at_split_key(u64 head, struct allocation *block)
-{
-	u64 address = head | SPLIT_KEY, key = ledger_key(address);
-	u32 *slot = filter_slot(address);
-
-	if (!slot)
-		return;
-	__sync_fetch_and_add(slot, 1);
-	if (outstanding.update(&key, block)) {
-		__sync_fetch_and_add(slot, -1);
-		count(COUNT_LEDGER_FULL);
-	}
-}
-
 /*
  * An allocation of an address that is still in the ledger. Usually its free
  * went unseen. But a kmalloc above the largest cache, of a size unknown at
@@ -199,7 +201,7 @@ static __always_inline void book_reuse(u64 address, u32 family, u64 size, struct
 	if (!strike(address, &old))
 		return;
 	if (lost_its_head(&old)) {
-		keep_at_split_key(address, &old);
+		put(address | SPLIT_KEY, &old);
 		return;
 	}
 	if (is_same_memory(&old, family, size, copy)) {
@@ -338,17 +340,8 @@ static __always_inline struct total *total_for(struct allocation *allocation, u6
 /* Enters an allocation that describe() described, and counts it in its total. */
 static __always_inline void enter(u64 address, struct allocation *allocation, struct total *total)
 {
-	u32 *slot = filter_slot(address);
-	u64 key = ledger_key(address);
-
-	if (!slot)
+	if (!put(address, allocation))
 		return;
-	__sync_fetch_and_add(slot, 1);
-	if (outstanding.update(&key, allocation)) {
-		__sync_fetch_and_add(slot, -1);
-		count(COUNT_LEDGER_FULL);
-		return;
-	}
 	total_allocated(total, allocation, 1);
 	count(COUNT_ALLOCATED);
 }

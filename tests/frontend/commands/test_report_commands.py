@@ -94,9 +94,9 @@ def test_triage_of_what_has_no_size():
     result = call(triage, "/proc/meminfo")
     assert result.exception is None
     assert "MemFree" in result.output
-    for packed in ("cat", "gzip -c"):
+    for command in (["cat", "/proc/meminfo"], ["gzip", "-c", "/proc/meminfo"]):
         reader, writer = os.pipe()
-        subprocess.run(f"{packed} </proc/meminfo", shell=True, stdout=writer, check=True)
+        subprocess.run(command, stdout=writer, check=True)
         os.close(writer)
         result = call(triage, f"/dev/fd/{reader}")
         os.close(reader)
