@@ -17,7 +17,7 @@ dev-kernel: setup ## build a kernel with kmemleak, allocation profiling and page
 	@.ci/dev-kernel
 
 demo: setup ## find the leaks of examples/leaky in a virtual machine
-	@module=$$($(PYTHON) tests/build_modules.py --kernel $(DEMO_KERNEL) examples/leaky) || exit 1; \
+	@module=$$($(PYTHON) tests/support/build_modules.py --kernel $(DEMO_KERNEL) examples/leaky) || exit 1; \
 	.venv/bin/kleak vm --kernel $(DEMO_KERNEL) -- module "$$module" --cycles 3 \
 		-o build/demo.kleak; status=$$?; \
 	[ $$status -eq 1 ] || { \

@@ -27,15 +27,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from kleak.capture.bpf_syscall import ProgramType, load_program, open_raw_tracepoint
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import bcc_environment, find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.machine import held_setting
-from kleak.capture.records import Limits
-from kleak.capture.sampling import WALK_EVERY
+from kleak.capture.engine.bpf_syscall import ProgramType, load_program, open_raw_tracepoint
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import bcc_environment, find_headers
+from kleak.capture.engine.records import Limits
+from kleak.capture.engine.sampling import WALK_EVERY
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
+from kleak.capture.machine.settings import held_setting
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
 
 # Operations of each process of a load: about a third of a second untraced.
 LOADS = {"pipe": 50_000, "eventfd": 100_000, "message": 100_000, "file": 15_000, "fork": 1_500}

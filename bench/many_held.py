@@ -25,13 +25,13 @@ from pathlib import Path
 from tabulate import tabulate
 
 from bench.engine import STATS, program_ids, programs
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.machine import held_setting
-from kleak.capture.records import Limits
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.records import Limits
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
+from kleak.capture.machine.settings import held_setting
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
 
 FEW, MANY = 1_000, 1_000_000
 LOADS = {"eventfd": 50_000, "pipe": 25_000}

@@ -26,16 +26,17 @@ from pathlib import Path
 from tabulate import tabulate
 
 from kleak.analysis.judge import judge
-from kleak.capture.circumstances import Observer
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.kmemleak import NOT_ASKED
-from kleak.capture.recording import read_session
-from kleak.capture.records import Limits
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.records import Limits
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
+from kleak.capture.read_session import read_session
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
-from kleak.model import Cycle, Report
+from kleak.capture.witnesses.kmemleak import NOT_ASKED
+from kleak.capture.witnesses.observer import Observer
+from kleak.model.report import Report
+from kleak.model.session import Cycle
 from kleak.render import table
 from kleak.store.writer import SessionWriter
 from kleak.symbols.kernel_table import KernelTable

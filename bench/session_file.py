@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kleak.model import (
+from kleak.model.session import (
     Allocation,
     Cycle,
     CycleTally,

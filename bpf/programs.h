@@ -25,7 +25,7 @@ enum program {
 
 /*
  * The tracepoints whose programs have two copies that tell by marks what the first one missed:
- * kleak.capture.tracer reads marks by this order. The copies on a function are the same twice.
+ * kleak.capture.engine.tracer reads marks by this order. The copies on a function are the same twice.
  */
 enum copied_event {
 	FREE_KFREE,

@@ -23,7 +23,7 @@ def use_checkout() -> None:
 
 if __name__ == "__main__":
     if not __package__:  # Python was given the directory, and put it first on its path:
-        sys.path.pop(0)  # kleak.collect is not to be had as "collect"
+        sys.path.pop(0)  # kleak.snapshots.collect is not to be had as "collect"
         use_checkout()
     from kleak.cli import main
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from kleak.capture.headers import find_headers
+from kleak.capture.engine.headers import find_headers
 from kleak.errors import KleakError
-from kleak.vm import find_kernel, virtme_run
+from kleak.vm.boot import find_kernel, virtme_run
 
 TIERS = ("host", "vm", "tools")
 HERE = Path(__file__).parent

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from kleak.parsers.errors import ParseError
-from kleak.recognition import find_sections
+from kleak.snapshots.detect import find_sections
 from tests.parsers.samples import SAMPLES, read, sample_id
 
 _INTERESTING = (

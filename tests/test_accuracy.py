@@ -9,8 +9,8 @@ import pytest
 
 from bench.accuracy import page, peers
 from bench.accuracy.score import Ran, Score, is_exact, score, total
-from tests.build_modules import TOP
-from tests.corpus import CASES, DRIVERS, INNOCENTS, LEAKS, Case, Leak
+from tests.support.build_modules import TOP
+from tests.support.corpus import CASES, DRIVERS, INNOCENTS, LEAKS, Case, Leak
 
 SOURCES = TOP / "tests" / "modules" / "corpus"
 LEAK = Case("kmalloc", Leak("leak_it", "kmalloc", 3, 128))

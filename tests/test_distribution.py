@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).resolve().parent.parent
+from tests.support.paths import TOP
+
 PYTHON = "/usr/bin/python3"
 
 pytestmark = pytest.mark.tools
@@ -73,7 +74,13 @@ def test_the_sdist_holds_what_the_wheel_is_made_of(place):
     [sdist] = (place / "dist").glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "frontend/collect.sh", "bpf/slab.c"} <= held
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "frontend/snapshots/collect.sh",
+        "bpf/slab.c",
+    } <= held
 
 
 def test_the_installed_commands_run(place):

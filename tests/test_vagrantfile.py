@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests.tools import need
-
-TOP = Path(__file__).resolve().parent.parent
+from tests.support.paths import TOP
+from tests.support.tools import need
 
 
 @pytest.mark.tools

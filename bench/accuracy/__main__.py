@@ -19,9 +19,9 @@ from pathlib import Path
 from bench.accuracy import page, peers
 from bench.accuracy.score import Ran, score
 from kleak.symbols.module_image import ModuleImage
-from kleak.vm import boot, find_kernel, release_of
-from tests.build_modules import TOP, build_unit
-from tests.corpus import CASES, Case
+from kleak.vm.boot import boot, find_kernel, release_of
+from tests.support.build_modules import TOP, build_unit
+from tests.support.corpus import CASES, Case
 
 SERIES = ("6.1", "6.12", "dev")
 GUESTS_AT_A_TIME = 2

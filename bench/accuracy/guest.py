@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kleak.analysis.judge import judge
+from kleak.capture.engine.records import Limits
+from kleak.capture.engine.tracer import Tracer
 from kleak.capture.module_session import (
     ModuleRun,
     Tracing,
@@ -23,15 +25,13 @@ from kleak.capture.module_session import (
     module_tracer,
     shell_exercise,
 )
-from kleak.capture.modules import Timeouts, find_target
-from kleak.capture.recording import KEPT_OF_A_SITE
-from kleak.capture.records import Limits
-from kleak.capture.tracer import Tracer
+from kleak.capture.read_session import KEPT_OF_A_SITE
+from kleak.capture.target.modules import Timeouts, find_target
 from kleak.errors import KleakError
-from kleak.model import Session
+from kleak.model.session import Session
 from kleak.progress import Lines, Progress
 from kleak.render import report_json
-from tests.corpus import CASES, Case
+from tests.support.corpus import CASES, Case
 
 
 def run_of(case: Case, corpus: Path) -> ModuleRun:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kleak.parsers import kmemleak
-from tests.corpus import Case
+from tests.support.corpus import Case
 
 _STACK = re.compile(r"^\t(\d+) bytes in (\d+) allocations from stack$")
 _FRAME = re.compile(r"^\t\t0x([0-9a-f]+)\t")

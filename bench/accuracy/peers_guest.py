@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kleak.capture.headers import bcc_environment, find_headers
-from tests.corpus import CASES, Case
+from kleak.capture.engine.headers import bcc_environment, find_headers
+from tests.support.corpus import CASES, Case
 
 INTERVAL_S = 60
 TIMEOUT_S = 900.0

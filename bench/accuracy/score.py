@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.accuracy.peers import PeerScore
-from tests.corpus import Case, Leak
+from tests.support.corpus import Case, Leak
 
 REPORTED = ("confirmed", "likely")
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kleak.model import Cycle, CycleTally, Session, Tally, Target, TracedSite
-from kleak.stacks import Frames, in_scope
+from kleak.frames.stacks import Frames, in_scope
+from kleak.model.session import Cycle, CycleTally, Session, Tally, Target, TracedSite
 
 _NOTHING = CycleTally(Tally(), Tally())
 

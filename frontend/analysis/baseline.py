@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kleak.analysis.comparison import by_path, is_higher, same_target, side
-from kleak.model import Evidence, Excuse, JudgedSite, Report
+from kleak.model.report import Evidence, Excuse, JudgedSite, Report
 
 
 def apply(report: Report, baseline: Report, name: str) -> Report:

@@ -19,7 +19,8 @@ from statistics import mean, variance
 
 from kleak.analysis.merge import SitePath, site_path
 from kleak.errors import UsageError
-from kleak.model import Frame, JudgedSite, Report, Tally, Verdict
+from kleak.model.report import JudgedSite, Report, Verdict
+from kleak.model.session import Frame, Tally
 
 STANDARD_ERRORS = 3.0
 

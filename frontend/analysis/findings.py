@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kleak.analysis.weights import Fact
-from kleak.model import Session, TracedSite
+from kleak.model.session import Session, TracedSite
 
 
 @dataclass(frozen=True, slots=True)

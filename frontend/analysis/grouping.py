@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.model import Allocation, Frame, JudgedSite, Parent, Report, Session, Target, TracedSite
-from kleak.stacks import Frames, base_name, in_scope, split_allocator
+from kleak.frames.stacks import Frames, base_name, in_scope, split_allocator
+from kleak.model.report import JudgedSite, Parent, Report
+from kleak.model.session import Allocation, Frame, Session, Target, TracedSite
 
 CHECKED_OBJECTS = 31
 """Oldest objects of a child that must all be pointed to. Captures read more of each parent."""

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.analysis import kernel_log, memory, verdict, vmallocinfo
+from kleak.analysis import memory, verdict
 from kleak.analysis.attribution import Attribution, attribute, count_cycles
 from kleak.analysis.grouping import fold
 from kleak.analysis.weights import BOOKS_CAP, LEDGER_CAP, LEDGER_CAP_LOSSY
-from kleak.analysis.witnesses import BOOKS, LEDGER, WITNESSES
-from kleak.collection import no_collection
-from kleak.model import (
-    CycleTally,
-    JudgedSite,
-    MemoryAccount,
-    Report,
-    Session,
-    StackSample,
-    Tally,
-    Target,
-    TracedSite,
-    Trust,
-)
-from kleak.stacks import (
+from kleak.analysis.witnesses import kernel_log, vmallocinfo
+from kleak.analysis.witnesses.register import BOOKS, LEDGER, WITNESSES
+from kleak.frames.stacks import (
     Frames,
     before_dispatch,
     before_interrupt,
@@ -31,6 +19,9 @@ from kleak.stacks import (
     only_interrupted,
     split_allocator,
 )
+from kleak.gc_pause import no_collection
+from kleak.model.report import JudgedSite, MemoryAccount, Report
+from kleak.model.session import CycleTally, Session, StackSample, Tally, Target, TracedSite, Trust
 
 
 @dataclass(frozen=True, slots=True)

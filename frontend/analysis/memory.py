@@ -6,7 +6,7 @@ before the end of the first cycle is set-up, and no part of it.
 A figure moves by more than a leak does: whole pages and slabs, CPUs that keep pages and slabs of
 their own, tasks that come and go. Growth up to NOISE_BYTES_PER_CPU is therefore told as too small
 to tell, and with MIN_SNAPSHOTS moments or more growth has to be steady as well (a trend, by
-kleak.analysis.snapshots.trend).
+kleak.snapshots.trend).
 """
 
 from __future__ import annotations
@@ -15,20 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from kleak.analysis.answers import cpus, once_per_session
 from kleak.analysis.findings import Finding
-from kleak.analysis.snapshots.trend import MIN_SNAPSHOTS, estimate
+from kleak.analysis.session_reports import cpus, once_per_session
 from kleak.analysis.weights import Fact
-from kleak.model import (
-    HELD_BY_ANOTHER,
-    HELD_BY_ITS_TASK,
-    ClassGrowth,
-    MemoryAccount,
-    MemorySample,
-    Session,
-    TracedSite,
-)
+from kleak.model.report import ClassGrowth, MemoryAccount
+from kleak.model.session import HELD_BY_ANOTHER, HELD_BY_ITS_TASK, MemorySample, Session, TracedSite
 from kleak.parsers import zoneinfo
+from kleak.snapshots.trend import MIN_SNAPSHOTS, estimate
 from kleak.units import size
 
 NAME = "meminfo"

@@ -16,19 +16,9 @@ from datetime import datetime, timezone
 
 from kleak.analysis.grouping import Hanging, arrange
 from kleak.errors import UsageError
-from kleak.model import (
-    Evidence,
-    JudgedSite,
-    MergedSession,
-    Report,
-    Session,
-    Sighting,
-    StackSample,
-    Tally,
-    Target,
-    Trust,
-)
-from kleak.stacks import Frames, base_name, in_scope
+from kleak.frames.stacks import Frames, base_name, in_scope
+from kleak.model.report import Evidence, JudgedSite, MergedSession, Report, Sighting
+from kleak.model.session import Session, StackSample, Tally, Target, Trust
 
 _Build = tuple[str, str | None]
 SitePath = tuple[str, tuple[tuple[str, str], ...]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import PurePath
 
-from kleak.analysis import kernel_log
-from kleak.model import Frame, JudgedSite, Report, Session, StackSample, Target
+from kleak.analysis.witnesses import kernel_log
+from kleak.model.report import JudgedSite, Report
+from kleak.model.session import Frame, Session, StackSample, Target
 
 
 def redact_session(session: Session) -> Session:

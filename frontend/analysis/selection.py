@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.model import Frame, Group, JudgedSite, Report, Session, Tally, Verdict
-from kleak.stacks import is_bookkeeping, only_interrupted
+from kleak.frames.stacks import is_bookkeeping, only_interrupted
+from kleak.model.report import Group, JudgedSite, Report, Verdict
+from kleak.model.session import Frame, Session, Tally
 
 ORDERS: dict[str, Callable[[JudgedSite], tuple[float, ...]]] = {
     "rank": lambda site: (site.rank,),

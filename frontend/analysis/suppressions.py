@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kleak.errors import UsageError
-from kleak.model import Excuse, Frame, JudgedSite, Report, SuppressionUse, Tally
-from kleak.stacks import base_name
+from kleak.frames.stacks import base_name
+from kleak.model.report import Excuse, JudgedSite, Report, SuppressionUse
+from kleak.model.session import Frame, Tally
 
 _KIND = "leak:"
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 
 from kleak.analysis.findings import Finding, Witness
 from kleak.analysis.weights import NOT_THERE, STILL_THERE, WEIGHTS, Fact
-from kleak.model import Evidence, Verdict
+from kleak.model.report import Evidence, Verdict
 
 CONFIRMED_SCORE = 95.0
 LIKELY_SCORE = 75.0

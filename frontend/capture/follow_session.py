@@ -13,17 +13,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kleak.capture.circumstances import Recorder, read_build_id
-from kleak.capture.kernel_state import loaded_modules
-from kleak.capture.kmemleak import Kmemleak
-from kleak.capture.module_news import ModuleNews
+from kleak.capture.engine.records import LoadRecord
+from kleak.capture.engine.tracer import MAX_LOADS, Tracer
+from kleak.capture.machine.kernel_state import loaded_modules
+from kleak.capture.machine.settle import BETWEEN_CYCLES, patience_at_the_end, settle
 from kleak.capture.module_reader import ModuleReader
 from kleak.capture.module_session import Outcome, Tracing, module_tracer
-from kleak.capture.modules import ModuleTarget
-from kleak.capture.recording import cut_off
-from kleak.capture.records import LoadRecord
-from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
-from kleak.capture.tracer import MAX_LOADS, Tracer
+from kleak.capture.read_session import cut_off
+from kleak.capture.target.module_news import ModuleNews
+from kleak.capture.target.modules import ModuleTarget
+from kleak.capture.witnesses.kmemleak import Kmemleak
+from kleak.capture.witnesses.observer import Recorder, read_build_id
 from kleak.errors import KleakError, StoppedWaitingError, TargetError, UnsupportedError
 from kleak.progress import Progress
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kleak.capture.circumstances import Observer, Recorder
-from kleak.capture.kernel_state import loaded_modules, read_kernel, read_kernel_table
-from kleak.capture.kmemleak import NOT_ASKED, KmemleakResult
-from kleak.capture.modules import ModuleTarget
-from kleak.capture.recording import read_session
-from kleak.capture.records import LoadRecord
-from kleak.capture.tracer import Tracer
-from kleak.model import Cycle, Session, Target, Trust
-from kleak.names import readable
+from kleak.capture.engine.records import LoadRecord
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import loaded_modules, read_kernel, read_kernel_table
+from kleak.capture.read_session import read_session
+from kleak.capture.target.modules import ModuleTarget
+from kleak.capture.witnesses.kmemleak import NOT_ASKED, KmemleakResult
+from kleak.capture.witnesses.observer import Observer, Recorder
+from kleak.files.names import readable
+from kleak.model.session import Cycle, Session, Target, Trust
 from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.symboliser import ModuleLoad, Symboliser
 
@@ -88,7 +88,7 @@ class ModuleReader:
         cut: Mapping[str, int] | None = None,
     ) -> Session:
         """Read what there is so far; ``finished`` when no more will come. ``cut``: see
-        :func:`kleak.capture.recording.cut_off`.
+        :func:`kleak.capture.read_session.cut_off`.
         """
         if self._table is None:
             self._table = read_kernel_table()

@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kleak.capture.circumstances import Recorder
-from kleak.capture.events import plan_here
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.kmemleak import Kmemleak
+from kleak.capture.engine.events import plan_here
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.records import Limits
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
+from kleak.capture.machine.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
 from kleak.capture.module_reader import ModuleReader
-from kleak.capture.modules import ModuleLoader, ModuleTarget, Timeouts, run_exercise
-from kleak.capture.netlink import run_plan
-from kleak.capture.recording import cut_off
-from kleak.capture.records import Limits
-from kleak.capture.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
-from kleak.capture.tracer import Tracer
+from kleak.capture.read_session import cut_off
+from kleak.capture.target.modules import ModuleLoader, ModuleTarget, Timeouts, run_exercise
+from kleak.capture.target.net_plan import NetPlan
+from kleak.capture.target.netlink import run_plan
+from kleak.capture.witnesses.kmemleak import Kmemleak
+from kleak.capture.witnesses.observer import Recorder
 from kleak.errors import (
     KleakError,
     StoppedError,
@@ -25,8 +26,7 @@ from kleak.errors import (
     TargetError,
     UnsupportedError,
 )
-from kleak.model import Session
-from kleak.net_plan import NetPlan
+from kleak.model.session import Session
 from kleak.progress import Progress
 
 MAX_MODULES = 8

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from kleak.capture.circumstances import Observer, Recorder
-from kleak.capture.events import plan_here
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel, read_kernel_table
-from kleak.capture.kmemleak import Kmemleak
-from kleak.capture.processes import CommandFailedError, ProcessTree
-from kleak.capture.recording import cut_off, read_session
-from kleak.capture.records import Limits
-from kleak.capture.sampling import WALK_EVERY, Growth, outstanding_by_call_site
+from kleak.capture.engine.events import plan_here
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.records import Limits
+from kleak.capture.engine.sampling import WALK_EVERY, Growth, outstanding_by_call_site
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel, read_kernel_table
+from kleak.capture.machine.settle import BETWEEN_CYCLES, patience_at_the_end, settle
+from kleak.capture.read_session import cut_off, read_session
 from kleak.capture.scope import NamedScope
-from kleak.capture.settle import BETWEEN_CYCLES, patience_at_the_end, settle
-from kleak.capture.tracer import Tracer
+from kleak.capture.target.processes import CommandFailedError, ProcessTree
+from kleak.capture.witnesses.kmemleak import Kmemleak
+from kleak.capture.witnesses.observer import Observer, Recorder
 from kleak.errors import (
     KleakError,
     StoppedError,
@@ -24,7 +24,7 @@ from kleak.errors import (
     TargetError,
     UnsupportedError,
 )
-from kleak.model import Cycle, Session, Trust
+from kleak.model.session import Cycle, Session, Trust
 from kleak.progress import Progress
 from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.symboliser import Symboliser

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kleak.capture.records import SymbolScope
+from kleak.capture.engine.records import SymbolScope
 from kleak.errors import TargetError, UsageError
-from kleak.model import Target
-from kleak.names import readable
+from kleak.files.names import readable
+from kleak.model.session import Target
 from kleak.symbols.kernel_table import KernelTable, TextRange
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Protocol
 
-from kleak.capture.reachability import Joined, Resolve, reachability
-from kleak.capture.records import LedgerEntry, StackTotal
-from kleak.capture.sampling import CLOCK_MONOTONIC_COARSE, is_call_site
-from kleak.model import Allocation, CycleTally, Frame, StackSample, Tally, TracedSite
-from kleak.stacks import Frames, strip_tracer, vmap_kind
+from kleak.capture.engine.records import LedgerEntry, StackTotal
+from kleak.capture.engine.sampling import CLOCK_MONOTONIC_COARSE, is_call_site
+from kleak.capture.witnesses.reachability import Joined, Resolve, reachability
+from kleak.frames.stacks import Frames, strip_tracer, vmap_kind
+from kleak.model.session import Allocation, CycleTally, Frame, StackSample, Tally, TracedSite
 
 # vmap areas end in a page that is not mapped, but for vm_map_ram's (get_vm_area_node() of
 # mm/vmalloc.c adds it; VM_NO_GUARD, which no module uses, would not).
@@ -26,7 +26,7 @@ SITES_KEPT_WHOLE = 50
 
 
 class Ledger(Protocol):
-    """What the programs wrote; :class:`kleak.capture.tracer.Tracer` reads it."""
+    """What the programs wrote; :class:`kleak.capture.engine.tracer.Tracer` reads it."""
 
     def totals(self) -> Sequence[StackTotal]:
         """All that was allocated and freed, by stack and cycle."""

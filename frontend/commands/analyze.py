@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from kleak.analysis.snapshots.judge import Analysis
-from kleak.analysis.snapshots.judge import analyze as analyze_snapshots
 from kleak.commands.output import make_output, output_options
 from kleak.errors import UsageError
-from kleak.model import Report
-from kleak.names import readable
+from kleak.files.names import readable
+from kleak.model.report import Report
 from kleak.render import memory
-from kleak.snapshot_files import check_order, read_snapshots
+from kleak.snapshots.judge import Analysis
+from kleak.snapshots.judge import analyze as analyze_snapshots
+from kleak.snapshots.snapshot_files import check_order, read_snapshots
 
 
 @click.command(

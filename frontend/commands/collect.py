@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from kleak.collect import collect as collect_snapshot
-from kleak.collect import script as collecting_script
 from kleak.errors import ExitStatus, UsageError
+from kleak.snapshots.collect import collect as collect_snapshot
+from kleak.snapshots.collect import script as collecting_script
 
 
 @click.command(

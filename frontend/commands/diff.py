@@ -9,11 +9,11 @@ import click
 
 from kleak.analysis.comparison import WORSE, compare
 from kleak.commands.output import VERDICTS
+from kleak.commands.report_file import read_report
 from kleak.errors import ExitStatus
-from kleak.model import Verdict
-from kleak.output_files import check_place, refuse_clashes, write_files
+from kleak.files.output_files import check_place, refuse_clashes, write_files
+from kleak.model.report import Verdict
 from kleak.render import difference
-from kleak.report_file import read_report
 from kleak.terminal import text_width
 
 

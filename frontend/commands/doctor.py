@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from kleak.capture.doctor import examine
-from kleak.capture.kernel_state import read_kernel
-from kleak.doctor import MODULE, obstacles
+from kleak.capture.machine.doctor import examine
+from kleak.capture.machine.kernel_state import read_kernel
 from kleak.errors import ExitStatus
+from kleak.model.doctor import MODULE, obstacles
 from kleak.render.doctor_table import render_json, render_table
 from kleak.terminal import text_width, wants_color
 

@@ -7,7 +7,7 @@ import textwrap
 import click
 
 from kleak.errors import ExitStatus, UsageError
-from kleak.explanations import EXPLANATIONS, Explanation, FieldText
+from kleak.snapshots.explanations import EXPLANATIONS, Explanation, FieldText
 from kleak.terminal import text_width
 
 _INDENT = " " * 4

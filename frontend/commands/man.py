@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from kleak.commands.man_page import man_page
 from kleak.errors import ExitStatus, UsageError
-from kleak.man_page import man_page
 
 
 def _commands(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from kleak.analysis.judge import judge
+from kleak.capture.engine.tracer import MAX_LOADS
 from kleak.capture.follow_session import FollowRun, follow_module
-from kleak.capture.machine import require_root
+from kleak.capture.machine.settings import require_root
 from kleak.capture.module_session import (
     MAX_MODULES,
     Exercise,
@@ -16,9 +17,9 @@ from kleak.capture.module_session import (
     shell_exercise,
     trace_module,
 )
-from kleak.capture.modules import ModuleTarget, Timeouts, find_target
-from kleak.capture.netlink import check_needs
-from kleak.capture.tracer import MAX_LOADS
+from kleak.capture.target.modules import ModuleTarget, Timeouts, find_target
+from kleak.capture.target.net_plan import read_plan
+from kleak.capture.target.netlink import check_needs
 from kleak.commands.output import (
     kmemleak_option,
     make_limits,
@@ -30,7 +31,6 @@ from kleak.commands.output import (
 )
 from kleak.commands.seconds import Seconds
 from kleak.errors import ExitStatus, UsageError
-from kleak.net_plan import read_plan
 from kleak.progress import make_progress
 
 DEFAULT_CYCLES = 5

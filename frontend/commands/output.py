@@ -13,16 +13,16 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
-from kleak.capture.recording import KEPT_OF_A_SITE
-from kleak.capture.records import Limits
-from kleak.capture.sampling import WALK_EVERY
+from kleak.capture.engine.records import Limits
+from kleak.capture.engine.sampling import WALK_EVERY
+from kleak.capture.read_session import KEPT_OF_A_SITE
 from kleak.capture.sites import SITES_KEPT_WHOLE
-from kleak.checkout import locator
-from kleak.commands.excuses import Excuses, excuse_files, excuse_options, find_excuses
+from kleak.commands.exclusions import Excuses, excuse_files, excuse_options, find_excuses
 from kleak.errors import ExitStatus, UsageError
-from kleak.model import Report, Verdict
-from kleak.output_files import check_place, refuse_clashes, write_files
+from kleak.files.output_files import check_place, refuse_clashes, write_files
+from kleak.model.report import Report, Verdict
 from kleak.render import github, ktap, report_json, table
+from kleak.render.checkout import locator
 from kleak.render.renderer import Look, Material
 from kleak.store.writer import SessionWriter
 from kleak.terminal import text_width, wants_color

@@ -13,8 +13,7 @@ from kleak.analysis.judge import judge
 from kleak.analysis.merge import Judged, SiteKey, merge, site_id, site_keys
 from kleak.analysis.redact import redact_report, redact_session
 from kleak.analysis.selection import GROUPINGS, ORDERS, group, sort, top
-from kleak.checkout import locator
-from kleak.commands.excuses import Excuses, excuse_files, excuse_options, find_excuses
+from kleak.commands.exclusions import Excuses, excuse_files, excuse_options, find_excuses
 from kleak.commands.output import (
     VERDICTS,
     bytes_option,
@@ -22,9 +21,10 @@ from kleak.commands.output import (
     status_of,
 )
 from kleak.errors import UsageError
-from kleak.model import Verdict
-from kleak.names import readable
-from kleak.output_files import check_place, refuse_clashes, write_file
+from kleak.files.names import readable
+from kleak.files.output_files import check_place, refuse_clashes, write_file
+from kleak.model.report import Verdict
+from kleak.render.checkout import locator
 from kleak.render.formats import BY_NAME, for_file
 from kleak.render.renderer import Capture, Look, Material, Renderer
 from kleak.store.reader import read_session

@@ -7,10 +7,10 @@ import sys
 import click
 
 from kleak.analysis.judge import judge
-from kleak.capture.machine import require_root
-from kleak.capture.processes import CommandFailedError
+from kleak.capture.machine.settings import require_root
 from kleak.capture.run_session import CommandRun, trace_command
 from kleak.capture.scope import NamedScope
+from kleak.capture.target.processes import CommandFailedError
 from kleak.commands.output import (
     kmemleak_option,
     make_limits,

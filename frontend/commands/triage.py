@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from kleak.analysis.snapshots.triage import triage as triage_snapshot
-from kleak.collect import collect
 from kleak.errors import ExitStatus, UsageError
 from kleak.render.memory import render_triage
-from kleak.snapshot_files import read_snapshots
+from kleak.snapshots.collect import collect
+from kleak.snapshots.snapshot_files import read_snapshots
+from kleak.snapshots.triage import triage as triage_snapshot
 from kleak.terminal import text_width
 
 

@@ -12,8 +12,8 @@ import click
 
 from kleak.commands.seconds import Seconds
 from kleak.errors import TargetError, UsageError
-from kleak.output_files import find_place
-from kleak.vm import boot, find_kernel, kvm_works, release_of
+from kleak.files.output_files import find_place
+from kleak.vm.boot import boot, find_kernel, kvm_works, release_of
 
 CONSOLE_LINES_SHOWN = 20
 OUTPUT_OPTIONS = ("--json", "--ktap", "--output", "-o")

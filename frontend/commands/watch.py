@@ -12,9 +12,8 @@ from pathlib import Path
 
 import click
 
-from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
-from kleak.capture.machine import require_root
-from kleak.capture.records import Limits
+from kleak.capture.engine.records import Limits
+from kleak.capture.machine.settings import require_root
 from kleak.capture.scope import NamedScope
 from kleak.commands.output import (
     keep_option,
@@ -26,13 +25,15 @@ from kleak.commands.output import (
 )
 from kleak.commands.seconds import Seconds
 from kleak.errors import KleakError
-from kleak.live import ORDERS, Comparison, Reading, Refresh, Since, parse_filter
-from kleak.live_view import Action, View, press
-from kleak.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
 from kleak.progress import make_progress
-from kleak.render import live_table, prometheus
-from kleak.screen import Screen
 from kleak.store.writer import check_session_place
+from kleak.watch import prometheus
+from kleak.watch import table as live_table
+from kleak.watch.ledger import LiveLedger, Watch, open_ledger
+from kleak.watch.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
+from kleak.watch.readings import ORDERS, Comparison, Reading, Refresh, Since, parse_filter
+from kleak.watch.screen import Screen
+from kleak.watch.view import Action, View, press
 
 _LIMITS = Limits(outstanding=262144)
 _TEND_S = 10.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from kleak.model import JudgedSite, Report
+from kleak.model.report import JudgedSite, Report
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack

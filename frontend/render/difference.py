@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from kleak.analysis.comparison import Change, Comparison, Kind, Side
-from kleak.model import Report
+from kleak.model.report import Report
 from kleak.render.escape import printable
 from kleak.render.stack_text import function
 from kleak.units import size

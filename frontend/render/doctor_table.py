@@ -6,10 +6,10 @@ import json
 import textwrap
 from collections.abc import Sequence
 
-from kleak.doctor import BOTH, Finding, State, obstacles
-from kleak.model import Kernel
+from kleak.model.doctor import BOTH, Finding, State, obstacles
+from kleak.model.session import Kernel
 
-SCHEMA = "kleak.doctor/1"
+SCHEMA = "kleak.model.doctor/1"
 
 _COLORS = {State.YES: "32", State.DEGRADED: "33", State.NO: "31"}
 

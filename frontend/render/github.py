@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kleak.model import JudgedSite, Report, Verdict
+from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.table import counted, place

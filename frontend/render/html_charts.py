@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kleak.model import MemorySample, Tally
+from kleak.model.session import MemorySample, Tally
 from kleak.render.escape import printable
 from kleak.render.renderer import Capture
 from kleak.units import size

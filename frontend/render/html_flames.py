@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kleak.model import Frame, JudgedSite
+from kleak.model.report import JudgedSite
+from kleak.model.session import Frame
 from kleak.render.escape import printable
 from kleak.render.stack_text import function
 

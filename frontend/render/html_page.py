@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from kleak.model import JudgedSite, Report, Verdict
+from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.render import html_charts
 from kleak.render.escape import printable
 from kleak.render.html_flames import Flames

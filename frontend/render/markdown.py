@@ -6,7 +6,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from kleak.model import Frame, JudgedSite, Report
+from kleak.model.report import JudgedSite, Report
+from kleak.model.session import Frame
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack

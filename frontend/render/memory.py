@@ -6,9 +6,9 @@ import textwrap
 
 from tabulate import tabulate
 
-from kleak.analysis.snapshots.meminfo import ClassTrend, MemoryTrends
-from kleak.analysis.snapshots.triage import Triage
 from kleak.render.escape import printable
+from kleak.snapshots.triage import Triage
+from kleak.snapshots.witnesses.meminfo import ClassTrend, MemoryTrends
 from kleak.units import size
 
 _HEADERS = ("class", "owner", "first", "last", "per step", "90 % interval", "")

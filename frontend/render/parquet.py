@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from kleak.errors import UnsupportedError
-from kleak.model import Frame, JudgedSite
+from kleak.model.report import JudgedSite
+from kleak.model.session import Frame
 from kleak.render.renderer import Capture, Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
 from kleak.render.table import frame_text

@@ -6,7 +6,8 @@ import gzip
 from collections.abc import Mapping
 from typing import Any
 
-from kleak.model import Frame, JudgedSite, Report
+from kleak.model.report import JudgedSite, Report
+from kleak.model.session import Frame
 from kleak.render.escape import printable
 from kleak.render.profile_proto import profile_class
 from kleak.render.renderer import Look, Material, Renderer

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kleak.model import Report, Session, Verdict
+from kleak.model.report import Report, Verdict
+from kleak.model.session import Session
 
 
 @dataclass(frozen=True, slots=True)

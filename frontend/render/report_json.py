@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kleak.model import (
+from kleak.model.report import (
     Evidence,
-    Frame,
     Group,
     JudgedSite,
     MemoryAccount,
@@ -16,11 +15,9 @@ from kleak.model import (
     Report,
     Sighting,
     SuppressionUse,
-    Tally,
-    Target,
-    Trust,
     Verdict,
 )
+from kleak.model.session import Frame, Tally, Target, Trust
 from kleak.render.renderer import Look, Material, Renderer
 
 SCHEMA = "kleak.report/1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kleak.model import Frame
+from kleak.model.session import Frame
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import function, whole_stack

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kleak.model import Frame, JudgedSite
+from kleak.model.report import JudgedSite
+from kleak.model.session import Frame
 from kleak.render.escape import printable
 
 

@@ -11,17 +11,9 @@ from statistics import median_low
 
 from tabulate import tabulate
 
-from kleak.collection import no_collection
-from kleak.model import (
-    Frame,
-    JudgedSite,
-    MergedSession,
-    Report,
-    SuppressionUse,
-    Tally,
-    Trust,
-    Verdict,
-)
+from kleak.gc_pause import no_collection
+from kleak.model.report import JudgedSite, MergedSession, Report, SuppressionUse, Verdict
+from kleak.model.session import Frame, Tally, Trust
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.units import size

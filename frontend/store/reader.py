@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, overload
 from weakref import finalize
 
 from kleak.errors import UsageError
-from kleak.model import (
+from kleak.model.session import (
     CYCLES_CUT_OFF,
     FINAL_WAIT_CUT_SHORT,
     Allocation,

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 
 from kleak.errors import UnsupportedError, UsageError
-from kleak.model import CycleTally, Frame, Session, Tally, TracedSite
-from kleak.output_files import Place, check_place, failure
-from kleak.store.place import SessionPlace
+from kleak.files.output_files import Place, check_place, failure
+from kleak.model.session import CycleTally, Frame, Session, Tally, TracedSite
+from kleak.store.replace import SessionPlace
 from kleak.store.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES, signed
 
 _SiteKey = tuple[str, tuple[Frame, ...]]

@@ -23,7 +23,7 @@ from typing import Any
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
-from kleak.model import Source
+from kleak.model.session import Source
 
 _SHF_COMPRESSED = 0x800
 _SECTION_SPAN_SHIFT = 32

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
 
-from kleak.model import Frame
+from kleak.model.session import Frame
 from kleak.parsers.errors import ParseError
 from kleak.parsers.kallsyms import SymbolColumns, parse_columns
 from kleak.parsers.proc_modules import LoadedModule

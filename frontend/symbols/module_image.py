@@ -22,7 +22,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from kleak.errors import TargetError, UnsupportedError
-from kleak.model import Source
+from kleak.model.session import Source
 from kleak.symbols.debug_lines import DebugLines, InlineLevel
 
 Region = Literal["core", "init"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kleak.model import Frame
+from kleak.model.session import Frame
 from kleak.symbols.kernel_table import KernelTable
 
 if TYPE_CHECKING:  # its parser of ELF takes a while to import, and many sessions have no module

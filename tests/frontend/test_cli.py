@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from kleak.cli import COMMANDS, cli
+from tests.support.paths import TOP
 
-TOP = Path(__file__).resolve().parents[2]
 SAMPLE = str(TOP / "tests/data/sessions/v1/6.12--leaky.kleak")
 
 BREAK = (

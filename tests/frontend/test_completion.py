@@ -6,8 +6,8 @@ import pytest
 
 from kleak.cli import COMMANDS
 from kleak.commands.completion import SHELLS
-from tests.shells import interactive
-from tests.tools import need
+from tests.support.shells import interactive
+from tests.support.tools import need
 
 pytestmark = pytest.mark.tools
 

@@ -8,10 +8,11 @@ import pytest
 from kleak.render.formats import BY_NAME
 from kleak.render.renderer import Look
 from kleak.store.reader import read_session
-from tests.samples import session
-from tests.saved import material, saved_files
+from tests.support.paths import TOP
+from tests.support.samples import session
+from tests.support.saved import material, saved_files
 
-PAGE = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+PAGE = (TOP / "docs" / "fleet.md").read_text()
 
 
 def queries():

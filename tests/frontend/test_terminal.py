@@ -7,13 +7,12 @@ import pty
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from kleak.screen import Screen
+from kleak.watch.screen import Screen
+from tests.support.paths import TOP
 
-TOP = Path(__file__).resolve().parents[2]
 SAMPLE = TOP / "tests/data/sessions/v1/6.12--leaky.kleak"
 TAR = "6.12--vmalloc-kmalloc-and-page-leak.tar.gz"
 COMMANDS = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).resolve().parents[2]
+from tests.support.paths import TOP
+
 SELECTED = "tests/vm/test_guest.py::test_imports_bcc_and_this_tree"
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers, kernel_cache
-from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers, kernel_cache
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
-from tests.build_modules import TOP
+from tests.support.build_modules import TOP
 
 MADE, KEPT = 1009, 41
 

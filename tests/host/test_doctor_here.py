@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from kleak.capture.bcc_library import stack_depth
-from kleak.capture.bpf_maps import possible_cpus
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.records import Limits
+from kleak.capture.engine.bcc_library import stack_depth
+from kleak.capture.engine.bpf_maps import possible_cpus
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.records import Limits
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
 
 KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")
 

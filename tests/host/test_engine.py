@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kleak.store.reader import read_session
-from tests.build_modules import TOP
+from tests.support.build_modules import TOP
 
 PROCESSES, MADE, KEPT, RUNS = 5, 4001, 37, 3
 KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
-from kleak.capture.records import Limits
+from kleak.capture.engine.records import Limits
 from kleak.capture.scope import NamedScope
-from kleak.live import Reading, Since
-from kleak.model import Tally
+from kleak.model.session import Tally
 from kleak.progress import Lines
-from tests.build_modules import TOP
+from kleak.watch.ledger import LiveLedger, Watch, open_ledger
+from kleak.watch.readings import Reading, Since
 from tests.host import pid_namespaces
+from tests.support.build_modules import TOP
 
 KEPT, CLOSED, LATER, CHURNED = 37, 101, 13, 10007
 STACKS = 24
@@ -181,10 +181,10 @@ def test_a_process_that_has_ended_is_not_followed() -> None:
 # Given a process id, what that process allocates counts; else only what kleak does not.
 WATCHED = f"""
 import os, sys
-from kleak.capture.live_ledger import Watch, open_ledger
-from kleak.capture.records import Limits
+from kleak.watch.ledger import Watch, open_ledger
+from kleak.capture.engine.records import Limits
 from kleak.capture.scope import NamedScope
-from kleak.live import Since
+from kleak.watch.readings import Since
 from kleak.progress import Lines
 pid = int(sys.argv[1]) if sys.argv[1:] else None
 with open_ledger(Watch(NamedScope(("alloc_pipe_info",)), pid, None, Limits()), Lines()) as ledger:

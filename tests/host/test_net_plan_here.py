@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kleak.capture.netlink import run_plan
+from kleak.capture.target.net_plan import NetPlan, parse_plan, parse_steps
+from kleak.capture.target.netlink import run_plan
 from kleak.errors import TargetError
-from kleak.net_plan import NetPlan, parse_plan, parse_steps
 
 # What the kernel has that the tests run on: it cannot load modules.
 KIND = "ifb"
@@ -122,8 +122,8 @@ def test_the_time_is_limited() -> None:
 
 LONG = """
 import sys, time
-from kleak.capture.netlink import run_plan
-from kleak.net_plan import NetPlan, parse_steps
+from kleak.capture.target.netlink import run_plan
+from kleak.capture.target.net_plan import NetPlan, parse_steps
 steps = parse_steps("link add kind ifb; link del kleak0").steps
 print("begins", flush=True)
 run_plan(NetPlan("endless", steps, repeat=10_000_000))

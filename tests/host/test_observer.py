@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from kleak.capture import circumstances
-from kleak.capture.circumstances import Observer
+from kleak.capture.witnesses import observer as circumstances
+from kleak.capture.witnesses.observer import Observer
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.records import LedgerEntry
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.records import LedgerEntry
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
 
 ENTRIES, BEFORE_NS = 40_009, 5000  # more than one read of the map brings
 

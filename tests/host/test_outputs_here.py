@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kleak.store.reader import read_session
-from tests.saved import saved_files
+from tests.support.saved import saved_files
 
 OLDER = next(path for path in saved_files() if path.stem == "6.12--leaky").read_bytes()
 RUN = [sys.executable, "-m", "kleak", "run", "--scope", "do_signalfd4", "--tree-timeout", "0"]

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
-from kleak.stacks import Frames, is_interrupt, strip_tracer
+from kleak.frames.stacks import Frames, is_interrupt, strip_tracer
 from kleak.symbols.symboliser import Symboliser
-from tests.build_modules import TOP
+from tests.support.build_modules import TOP
 
 EVENTFDS = """
 import os, sys

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.readme import commands
+from tests.support.readme import commands
 
 
 def test_commands_of_the_readme(tmp_path: Path) -> None:

@@ -8,17 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-from kleak.capture.circumstances import Observer
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.kmemleak import NOT_ASKED
-from kleak.capture.recording import read_session
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
+from kleak.capture.read_session import read_session
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
-from kleak.model import Cycle, Frame
+from kleak.capture.witnesses.kmemleak import NOT_ASKED
+from kleak.capture.witnesses.observer import Observer
+from kleak.model.session import Cycle, Frame
 from kleak.symbols.symboliser import Symboliser
-from tests.build_modules import TOP
+from tests.support.build_modules import TOP
 
 HELD = 331
 

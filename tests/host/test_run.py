@@ -19,16 +19,16 @@ from typing import Any
 
 import pytest
 
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.processes import ProcessTree
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
+from kleak.capture.target.processes import ProcessTree
 from kleak.errors import UnsupportedError
 from kleak.store.reader import read_session
-from tests.build_modules import TOP
 from tests.host import pid_namespaces, uring_daemon
+from tests.support.build_modules import TOP
 
 PIPES, FILES = 41, 137
 DAEMON = str(TOP / "tests" / "host" / "pipe_daemon.py")

@@ -19,20 +19,20 @@ from typing import Any
 
 import pytest
 
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.kernel_state import read_kernel_table
-from kleak.capture.live_ledger import LiveLedger, Watch, open_ledger
-from kleak.capture.recording import losses
-from kleak.capture.records import Limits, StackTotal
-from kleak.capture.sampling import FIRST_WALKS, is_call_site
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.records import Limits, StackTotal
+from kleak.capture.engine.sampling import FIRST_WALKS, is_call_site
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
+from kleak.capture.read_session import losses
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
-from kleak.live import LiveSite, Since
-from kleak.model import Tally
+from kleak.model.session import Tally
 from kleak.progress import Lines
 from kleak.symbols.symboliser import Symboliser
-from tests.build_modules import TOP
+from kleak.watch.ledger import LiveLedger, Watch, open_ledger
+from kleak.watch.readings import LiveSite, Since
+from tests.support.build_modules import TOP
 
 PROCESSES, MADE, KEPT = 2, 2003, 1009
 LOAD = str(TOP / "tests" / "host" / "signalfd_load.py")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kleak.capture.machine import KPTR_RESTRICT
-from kleak.stacks import is_bookkeeping, only_interrupted
+from kleak.capture.machine.settings import KPTR_RESTRICT
+from kleak.frames.stacks import is_bookkeeping, only_interrupted
 from kleak.store.reader import read_session
 
 KILLS = 6

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.build_modules import TOP
+from tests.support.build_modules import TOP
 
 SECONDS = float(os.environ.get("KLEAK_STRESS_SECONDS", "5"))
 LOAD = TOP / "tests" / "host" / "stress_load.py"

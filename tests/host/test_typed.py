@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from kleak.capture.events import make_plan, read_btf
-from kleak.capture.headers import find_headers
-from kleak.capture.hooks import Attachment
-from kleak.capture.kernel_state import read_kernel_table
+from kleak.capture.engine.events import make_plan, read_btf
+from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.hooks import Attachment
+from kleak.capture.engine.tracer import Tracer
+from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
-from kleak.capture.tracer import Tracer
 
 PIPES = 211
 EVENT = "kmem_cache_alloc"

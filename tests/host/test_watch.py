@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from kleak.render.live_table import HEADER
-from tests.build_modules import TOP
+from kleak.watch.table import HEADER
 from tests.host import pid_namespaces
-from tests.tmux import PATIENCE_S, Tmux
+from tests.support.build_modules import TOP
+from tests.support.tmux import PATIENCE_S, Tmux
 
 BEFORE, SINCE, PIPED = 23, 41, 59
 KLEAK = [sys.executable, "-m", "kleak"]

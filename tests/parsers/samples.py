@@ -18,8 +18,9 @@ from kleak.parsers import (
     vmallocinfo,
     zoneinfo,
 )
+from tests.support.paths import TESTS
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = TESTS / "data"
 
 # Each takes (source, errors, problems) and gives all records.
 Reader = Callable[[Any, Any, list], Iterable[Any]]

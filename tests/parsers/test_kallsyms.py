@@ -6,8 +6,9 @@ import pytest
 
 from kleak.parsers.errors import ParseError
 from kleak.parsers.kallsyms import HiddenAddressesError, Symbol, parse_columns, parse_symbols
+from tests.support.paths import TESTS
 
-DATA = Path(__file__).parents[1] / "data" / "kallsyms"
+DATA = TESTS / "data" / "kallsyms"
 SAMPLES = sorted(DATA.glob("*.txt"))
 assert SAMPLES
 

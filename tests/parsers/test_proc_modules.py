@@ -1,13 +1,12 @@
 """/proc/modules: real files and each form of each field."""
 
-from pathlib import Path
-
 import pytest
 
 from kleak.parsers.errors import ParseError
 from kleak.parsers.proc_modules import LoadedModule, parse_modules
+from tests.support.paths import TESTS
 
-SAMPLES = sorted((Path(__file__).parents[1] / "data" / "proc_modules").glob("*.txt"))
+SAMPLES = sorted((TESTS / "data" / "proc_modules").glob("*.txt"))
 assert SAMPLES
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from kleak.errors import UsageError
-from kleak.vm import find_kernel
-from tests.guest import Guest, GuestJob, run_jobs
+from kleak.vm.boot import find_kernel
+from tests.support.guest import Guest, GuestJob, run_jobs
 
 SERIES = ("6.1", "6.12")
 """The kernels that ``make setup`` fetches, by the names of its cache."""

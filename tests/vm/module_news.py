@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from kleak.capture.module_news import ModuleNews
+from kleak.capture.target.module_news import ModuleNews
 
 NEVER_S = 10_000.0
 

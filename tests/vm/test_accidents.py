@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest import Guest, GuestJob
+from tests.support.guest import Guest, GuestJob
 
 INTERRUPTED = str(Path(__file__).with_name("interrupted_kleak.py"))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from kleak.vm import release_of
-from tests import build_modules
+from kleak.vm.boot import release_of
+from tests.support import build_modules
 
 SOURCE = """
 #include <linux/module.h>

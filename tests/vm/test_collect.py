@@ -11,13 +11,14 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from kleak.collect import script
 from kleak.commands.analyze import analyze
 from kleak.commands.triage import triage
-from kleak.snapshot_files import read_snapshots
-from tests.guest import Guest, GuestJob
+from kleak.snapshots.collect import script
+from kleak.snapshots.snapshot_files import read_snapshots
+from tests.support.guest import Guest, GuestJob
+from tests.support.paths import TOP
 
-SCRIPT = Path(__file__).parents[2] / "frontend" / "collect.sh"
+SCRIPT = TOP / "frontend" / "collect.sh"
 LOADS = 4
 
 # Only busybox's applets from here on: what a board has that has nothing else.
@@ -100,7 +101,7 @@ def test_the_script_finds_a_planted_vmalloc_leak(guest: Guest, tmp_path: Path) -
 
 
 def test_the_classes_of_memory_that_leak_grow_and_no_other(guest: Guest) -> None:
-    from kleak.analysis.snapshots.meminfo import follow
+    from kleak.snapshots.witnesses.meminfo import follow
 
     shots = read_snapshots([guest["collect-script"].file("snaps")])
     # the second was taken while the module was loaded: each of the others is one load further

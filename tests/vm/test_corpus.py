@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bench.accuracy.score import Score, score
-from tests.build_modules import TOP
-from tests.corpus import CASES, PAGE
-from tests.guest import Guest, GuestJob
+from tests.support.build_modules import TOP
+from tests.support.corpus import CASES, PAGE
+from tests.support.guest import Guest, GuestJob
 
 LEAKING = ("bulk", "bulk_freed", "krealloc_in_place", "pages_exact", "split_page", "pages_bulk",
            "percpu", "dma", "timer", "vzalloc_large")  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from kleak.vm import DEV_RELEASE
-from tests.guest import Guest, GuestJob
+from kleak.vm.boot import DEV_RELEASE
+from tests.support.guest import Guest, GuestJob
 
 KERNELS = ("6.1", "6.12", "dev")
 ALL = ["module", "run"]  # an event that nothing needs is wanted by both

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kleak.stacks import base_name
-from tests.build_modules import TOP
-from tests.guest import Guest, GuestJob
+from kleak.frames.stacks import base_name
+from tests.support.build_modules import TOP
+from tests.support.guest import Guest, GuestJob
 
 CYCLES = 3
 PLANS = TOP / "examples" / "net"

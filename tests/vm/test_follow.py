@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kleak.stacks import base_name
-from tests.guest import Guest, GuestJob
+from kleak.frames.stacks import base_name
+from tests.support.guest import Guest, GuestJob
 
 FOLLOWED = str(Path(__file__).with_name("followed_kleak.py"))
 NEWS = str(Path(__file__).with_name("module_news.py"))

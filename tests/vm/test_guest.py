@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests import guest_jobs
-from tests.guest import Guest, GuestJob
+from tests.support import guest_jobs
+from tests.support.guest import Guest, GuestJob
+from tests.support.paths import TOP
 
 FACTS = """
 uname -r
@@ -40,7 +41,7 @@ def test_runs_the_kernel_asked_for_with_its_modules_and_headers(guest: Guest) ->
 def test_imports_bcc_and_this_tree(guest: Guest) -> None:
     python = guest["python"]
     assert python.status == 0, python.stderr
-    assert Path(python.stdout.strip()) == Path(__file__).parents[2] / "frontend" / "__init__.py"
+    assert Path(python.stdout.strip()) == TOP / "frontend" / "__init__.py"
 
 
 def test_shared_files_come_back_and_others_do_not(guest: Guest) -> None:

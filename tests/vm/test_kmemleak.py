@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from kleak.model import Session
-from kleak.stacks import base_name
+from kleak.frames.stacks import base_name
+from kleak.model.session import Session
 from kleak.store.reader import read_session
-from tests.guest import Guest, GuestJob
+from tests.support.guest import Guest, GuestJob
 
 KERNELS = ("dev",)
 CYCLES = 3

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kleak.stacks import base_name
-from tests.guest import Guest, GuestJob
+from kleak.frames.stacks import base_name
+from tests.support.guest import Guest, GuestJob
 
 CYCLES = 3
 JOBS = [

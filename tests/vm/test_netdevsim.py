@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.build_modules import TOP
-from tests.guest import Guest, GuestJob
+from tests.support.build_modules import TOP
+from tests.support.guest import Guest, GuestJob
 
 KERNELS = ("dev",)
 CYCLES = 3

@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from tests.build_modules import TOP
-from tests.guest import Guest, GuestJob
 from tests.host.pid_namespaces import OWN_PROC
+from tests.support.build_modules import TOP
+from tests.support.guest import Guest, GuestJob
 
 PIPES, FILES = 41, 137
 HOST = TOP / "tests" / "host"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.guest import Guest, GuestJob
-from tests.readme import commands
+from tests.support.guest import Guest, GuestJob
+from tests.support.readme import commands
 
 COMMANDS = [
     ["{leaky.ko}" if word == "./leaky.ko" else word for word in words] for words in commands("vm")

@@ -10,8 +10,8 @@ from kleak.analysis.judge import judge
 from kleak.commands import vm as command
 from kleak.errors import TargetError, UsageError
 from kleak.store.reader import read_session
-from kleak.vm import find_kernel
-from tests.build_modules import TOP, build_unit
+from kleak.vm.boot import find_kernel
+from tests.support.build_modules import TOP, build_unit
 
 KERNEL = "6.12"
 PANIC_IN, PLANNED = 7, 9

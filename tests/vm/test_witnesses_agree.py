@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bench.accuracy.score import holds, score
-from tests.build_modules import TOP
-from tests.corpus import CASES, Case
-from tests.guest import Guest, GuestJob
+from tests.support.build_modules import TOP
+from tests.support.corpus import CASES, Case
+from tests.support.guest import Guest, GuestJob
 
 KERNELS = ("dev",)
 # Of each case, a witness that nobody but this kernel has, and a part of what it says.

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from kleak.analysis.attribution import attribute, count_cycles, modules_on
 from kleak.analysis.judge import judge
-from kleak.model import Allocation, Cycle, Target
+from kleak.model.session import Allocation, Cycle, Target
 from kleak.store.reader import read_session
 from kleak.store.writer import SessionWriter
-from tests.samples import LEAK, session, site, stack
+from tests.support.samples import LEAK, session, site, stack
 
 BOTH = Target("module", "lib,user")
 LIB = stack("kmalloc <- take [lib] <- lib_init [lib] <- do_one_initcall")

@@ -10,8 +10,8 @@ from kleak.analysis import baseline
 from kleak.analysis.comparison import Kind, compare
 from kleak.analysis.judge import judge
 from kleak.errors import UsageError
-from kleak.model import Frame, Target
-from tests.samples import KERNFS, LEAK, session, site, stack
+from kleak.model.session import Frame, Target
+from tests.support.samples import KERNFS, LEAK, session, site, stack
 
 MOVED = stack(
     "__kmalloc_noprof+0x9e <- leak_it.isra.0+0x33 [leaky] leaky.c:44 <- "

@@ -14,11 +14,12 @@ from kleak.analysis.merge import Judged, merge
 from kleak.analysis.selection import ORDERS, sort
 from kleak.commands.output import status_of
 from kleak.errors import ExitStatus
-from kleak.model import Allocation, Answer, Circumstances, Verdict
+from kleak.model.report import Verdict
+from kleak.model.session import Allocation, Answer, Circumstances
 from kleak.render.report_json import render
 from kleak.render.table import render as table
 from tests.frontend.render.test_report_json import SCHEMA
-from tests.samples import KERNFS, session, site, stack
+from tests.support.samples import KERNFS, session, site, stack
 
 OUTER = "leaky_init+0x40 [leaky] <- do_one_initcall+0x58 <- do_init_module+0x60"
 RECORD = stack(f"__kmalloc+0x1 <- make_record+0x1c [leaky] record.c:12 <- {OUTER}")

@@ -8,8 +8,9 @@ import pytest
 
 from kleak.analysis.judge import judge
 from kleak.analysis.weights import WEIGHTS, Fact
-from kleak.model import Circumstances, Target, Verdict, VmallocRegion
-from tests.samples import KERNFS, LEAK, regions_of, session, site, stack
+from kleak.model.report import Verdict
+from kleak.model.session import Circumstances, Target, VmallocRegion
+from tests.support.samples import KERNFS, LEAK, regions_of, session, site, stack
 
 VMALLOC = stack(
     "alloc_vmap_area+1 <- __get_vm_area_node+1 <- __vmalloc_node_range_noprof+1 <- "

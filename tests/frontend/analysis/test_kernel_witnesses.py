@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from kleak.analysis import allocinfo, kernel_log, memory, slabinfo
+from kleak.analysis import memory
 from kleak.analysis.judge import judge
 from kleak.analysis.redact import redact_report
 from kleak.analysis.weights import BOOKS_CAP, Fact
-from kleak.model import (
+from kleak.analysis.witnesses import allocinfo, kernel_log, slabinfo
+from kleak.model.report import Report, Verdict
+from kleak.model.session import (
     HELD_BY_ITS_TASK,
     CycleTally,
     MemorySample,
-    Report,
     Session,
     Tally,
     TracedSite,
-    Verdict,
 )
 from kleak.render import report_json
 from kleak.store.reader import read_session
-from tests.samples import session, site, stack, told
+from tests.support.paths import TESTS
+from tests.support.samples import session, site, stack, told
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = TESTS / "data"
 OBJECTS = stack("kmem_cache_alloc_noprof+1 <- make_object+1 [leaky] <- leaky_init+1 [leaky]")
 PROC = stack("kmem_cache_alloc_noprof+1 <- __proc_create+1 <- proc_create_data+1 <- f+1 [leaky]")
 

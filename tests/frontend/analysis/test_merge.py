@@ -5,8 +5,9 @@ import pytest
 from kleak.analysis.judge import judge
 from kleak.analysis.merge import Judged, merge, site_id, site_keys
 from kleak.errors import UsageError
-from kleak.model import Circumstances, Frame, Kernel, Source, Tally, Target, Verdict
-from tests.samples import KERNFS, LEAK, session, site, stack
+from kleak.model.report import Verdict
+from kleak.model.session import Circumstances, Frame, Kernel, Source, Tally, Target
+from tests.support.samples import KERNFS, LEAK, session, site, stack
 
 DAY = 86400.0
 

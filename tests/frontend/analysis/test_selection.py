@@ -5,9 +5,10 @@ import pytest
 from kleak.analysis.judge import judge
 from kleak.analysis.redact import redact_report, redact_session
 from kleak.analysis.selection import GROUPINGS, ORDERS, group, sort, top
-from kleak.model import Frame, Tally, Verdict
-from tests.samples import KERNFS, LEAK, session, site, stack
-from tests.saved import everything, hostile
+from kleak.model.report import Verdict
+from kleak.model.session import Frame, Tally
+from tests.support.samples import KERNFS, LEAK, session, site, stack
+from tests.support.saved import everything, hostile
 
 INNER = stack("kmalloc+1 <- helper+1 [other] <- leak_it+9 [leaky] <- leaky_init+1 [leaky]")
 

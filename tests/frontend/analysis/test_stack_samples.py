@@ -9,12 +9,12 @@ import pytest
 from kleak.analysis.judge import judge
 from kleak.analysis.merge import Judged, merge, site_path
 from kleak.analysis.redact import redact_report
-from kleak.model import Frame, StackSample, Target
+from kleak.commands.report_file import read_report
+from kleak.model.session import Frame, StackSample, Target
 from kleak.render import report_json
 from kleak.render.table import stacks_known
-from kleak.report_file import read_report
-from tests.build_modules import TOP
-from tests.samples import session, site, stack
+from tests.support.build_modules import TOP
+from tests.support.samples import session, site, stack
 
 CALL = Frame(None, "make", 0x1C)
 KERNEL = Target("symbols", "*")

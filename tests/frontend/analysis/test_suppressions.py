@@ -9,8 +9,8 @@ import pytest
 from kleak.analysis.judge import judge
 from kleak.analysis.suppressions import apply, parse
 from kleak.errors import UsageError
-from kleak.model import Excuse, Parent
-from tests.samples import KERNFS, LEAK, session, site, stack
+from kleak.model.report import Excuse, Parent
+from tests.support.samples import KERNFS, LEAK, session, site, stack
 
 
 def excused(rules: str, frames=LEAK) -> bool:

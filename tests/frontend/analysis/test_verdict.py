@@ -4,7 +4,7 @@ import pytest
 
 from kleak.analysis.verdict import decide
 from kleak.analysis.weights import Fact
-from kleak.model import Verdict
+from kleak.model.report import Verdict
 
 GROWING = frozenset({Fact.DIRECT, Fact.EVERY_CYCLE_EQUAL})
 LISTED = frozenset({Fact.DEEP, Fact.REGION_THERE})

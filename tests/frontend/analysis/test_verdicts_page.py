@@ -1,13 +1,12 @@
 """docs/verdicts.md and the code say the same."""
 
-from pathlib import Path
-
 import pytest
 
 from kleak.analysis import verdict
 from kleak.analysis.weights import LEDGER_CAP, LEDGER_CAP_LOSSY, WEIGHTS, Fact
+from tests.support.paths import TOP
 
-PAGE = (Path(__file__).parents[3] / "docs" / "verdicts.md").read_text()
+PAGE = (TOP / "docs" / "verdicts.md").read_text()
 
 
 @pytest.mark.parametrize("fact", list(Fact), ids=lambda fact: fact.value)

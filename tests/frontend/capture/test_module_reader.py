@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kleak.capture.engine.records import LoadRecord
 from kleak.capture.module_reader import last_epoch
-from kleak.capture.records import LoadRecord
 from kleak.symbols.kernel_table import TextRange
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kleak.capture.records import LedgerEntry, StackTotal
-from kleak.capture.sampling import Growth, outstanding_by_call_site, slot_of
+from kleak.capture.engine.records import LedgerEntry, StackTotal
+from kleak.capture.engine.sampling import Growth, outstanding_by_call_site, slot_of
 from kleak.capture.sites import build_sites
-from kleak.model import Frame, StackSample, Tally, TracedSite
+from kleak.model.session import Frame, StackSample, Tally, TracedSite
 
 SITE, OTHER = 0xFFFFFFFF81000100, 0xFFFFFFFF81000200
 CALLERS = (0xFFFFFFFF81000300, 0xFFFFFFFF81000400)

@@ -9,17 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from kleak.analysis import vmallocinfo
 from kleak.analysis.judge import judge
 from kleak.analysis.selection import group
 from kleak.analysis.weights import Fact
-from kleak.capture.kmemleak import KmemleakResult
-from kleak.capture.ledger import _entry
-from kleak.capture.reachability import Joined
-from kleak.capture.records import LedgerEntry, StackTotal
+from kleak.analysis.witnesses import vmallocinfo
+from kleak.capture.engine.ledger import _entry
+from kleak.capture.engine.records import LedgerEntry, StackTotal
 from kleak.capture.sites import build_sites, fair_share
-from kleak.model import CycleTally, Frame, Tally, VmallocRegion
-from tests.samples import session
+from kleak.capture.witnesses.kmemleak import KmemleakResult
+from kleak.capture.witnesses.reachability import Joined
+from kleak.model.session import CycleTally, Frame, Tally, VmallocRegion
+from tests.support.samples import session
 
 
 @dataclass

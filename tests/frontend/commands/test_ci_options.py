@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -12,14 +11,15 @@ from click.testing import CliRunner
 
 from kleak.commands.analyze import analyze
 from kleak.commands.diff import diff
-from kleak.commands.excuses import Excuses
+from kleak.commands.exclusions import Excuses
 from kleak.commands.report import report
 from kleak.errors import UsageError
 from tests.frontend.commands.test_report import save
-from tests.samples import KERNFS, session, site
-from tests.saved import saved_files, standing
+from tests.support.paths import TESTS
+from tests.support.samples import KERNFS, session, site
+from tests.support.saved import saved_files, standing
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = TESTS / "data"
 TAR = str(DATA / "snapshots/6.12--vmalloc-kmalloc-and-page-leak.tar.gz")
 DIFF_SCHEMA = json.loads((DATA.parents[1] / "docs" / "diff-1.schema.json").read_text())
 REPORT_SCHEMA = json.loads((DATA.parents[1] / "docs" / "report-1.schema.json").read_text())

@@ -17,11 +17,11 @@ from click.testing import CliRunner
 
 from kleak.commands.report import report as command
 from kleak.errors import KleakError
-from kleak.model import Target
+from kleak.model.session import Target
 from kleak.render.formats import BY_NAME, RENDERERS
 from kleak.store.writer import SessionWriter
-from tests.samples import KERNFS, regions_of, session, site
-from tests.saved import everything, saved_files
+from tests.support.samples import KERNFS, regions_of, session, site
+from tests.support.saved import everything, saved_files
 
 LEAKY = str(next(path for path in saved_files() if path.stem == "6.12--leaky"))
 OLDER = str(next(path for path in saved_files() if path.stem == "6.1--leaky"))

@@ -7,22 +7,22 @@ import os
 import shutil
 import subprocess
 import tarfile
-from pathlib import Path
 
 import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from kleak import collect as collecting
 from kleak.commands.analyze import analyze
 from kleak.commands.collect import collect
 from kleak.commands.explain import explain
 from kleak.commands.triage import triage
 from kleak.errors import UsageError
-from kleak.explanations import EXPLANATIONS
 from kleak.parsers.meminfo import _ATTRIBUTES
+from kleak.snapshots import collect as collecting
+from kleak.snapshots.explanations import EXPLANATIONS
+from tests.support.paths import TESTS
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = TESTS / "data"
 SCHEMA = json.loads((DATA.parents[1] / "docs" / "report-1.schema.json").read_text())
 TAR = str(DATA / "snapshots/6.12--vmalloc-kmalloc-and-page-leak.tar.gz")
 

@@ -12,13 +12,14 @@ import jsonschema
 import pytest
 
 from kleak.analysis.selection import GROUPINGS, group
-from kleak.model import Circumstances, Target, Verdict
+from kleak.model.report import Verdict
+from kleak.model.session import Circumstances, Target
 from kleak.render.formats import BY_NAME, RENDERERS, for_file
 from kleak.render.profile_proto import profile_class
 from kleak.render.renderer import Look, Material
-from tests import samples as build
 from tests.frontend.render.test_report_json import SCHEMA
-from tests.saved import HOSTILE, material, samples, total_bytes
+from tests.support import samples as build
+from tests.support.saved import HOSTILE, material, samples, total_bytes
 
 SAMPLES = samples()
 VERDICTS = sorted(Verdict)

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from kleak.analysis.judge import judge
-from kleak.checkout import locator
-from kleak.model import Excuse, Frame, Parent, Source, Verdict
+from kleak.model.report import Excuse, Parent, Verdict
+from kleak.model.session import Frame, Source
+from kleak.render.checkout import locator
 from kleak.render.github import render
-from tests.samples import KERNFS, LEAK, session, site
-from tests.saved import samples
+from tests.support.samples import KERNFS, LEAK, session, site
+from tests.support.saved import samples
 
 SAMPLES = samples()
 COMMAND = re.compile(r"::(?P<command>[a-z]+) (?P<properties>[^:]*)::(?P<message>.*)")

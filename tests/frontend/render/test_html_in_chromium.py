@@ -10,26 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from kleak.model import (
-    Evidence,
-    Excuse,
-    Frame,
-    JudgedSite,
-    Kernel,
-    Parent,
-    Report,
-    Source,
-    Tally,
-    Target,
-    Trust,
-    Verdict,
-)
+from kleak.model.report import Evidence, Excuse, JudgedSite, Parent, Report, Verdict
+from kleak.model.session import Frame, Kernel, Source, Tally, Target, Trust
 from kleak.render.html_page import SITES_IN_PAGE, render
 from kleak.render.renderer import Capture, Look, Material
-from tests.chromium import Page, chromium
-from tests.samples import session
-from tests.saved import hostile, material, samples
-from tests.tools import need
+from tests.support.chromium import Page, chromium
+from tests.support.paths import TOP
+from tests.support.samples import session
+from tests.support.saved import hostile, material, samples
+from tests.support.tools import need
 
 pytestmark = pytest.mark.tools
 
@@ -324,7 +313,7 @@ def channels(colour: str) -> list[str]:
 
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_text_can_be_read_on_its_ground(scheme):
-    style = (Path(__file__).parents[3] / "frontend/render/html/page.css").read_text()
+    style = (TOP / "frontend/render/html/page.css").read_text()
     block = style.split(":root {")[1 + scheme].split("}")[0]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", block))
     pairs = [("ink", "paper"), ("ink", "shade"), ("ink", "flame"), ("ink", "flame-module")]
@@ -337,6 +326,6 @@ def test_text_can_be_read_on_its_ground(scheme):
 
 
 def test_every_class_of_the_script_has_a_style():
-    style = (Path(__file__).parents[3] / "frontend/render/html/page.css").read_text()
+    style = (TOP / "frontend/render/html/page.css").read_text()
     for verdict in Verdict:
         assert f".verdict-{verdict.label}" in style

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from kleak.model import Excuse, Parent, Verdict
+from kleak.model.report import Excuse, Parent, Verdict
 from kleak.render import folded, ktap, pprof
 from kleak.render.renderer import Look, Material
-from tests.saved import samples, total_bytes
-from tests.tools import need, need_flamegraph, need_kunit
+from tests.support.saved import samples, total_bytes
+from tests.support.tools import need, need_flamegraph, need_kunit
 
 pytestmark = pytest.mark.tools
 

@@ -1,16 +1,16 @@
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jsonschema
 import pytest
 
 from kleak.analysis.judge import judge
-from kleak.model import Frame, Tally, Target
+from kleak.model.session import Frame, Tally, Target
 from kleak.render.report_json import document, render
-from tests.samples import KERNFS, session, site, stack
+from tests.support.paths import TOP
+from tests.support.samples import KERNFS, session, site, stack
 
-SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "report-1.schema.json").read_text())
+SCHEMA = json.loads((TOP / "docs" / "report-1.schema.json").read_text())
 UNNAMED = (Frame(None, "__kmalloc_noprof", 1), Frame("leaky", None, 28), Frame(None, None, 1 << 63))
 
 

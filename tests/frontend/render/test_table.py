@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from kleak.analysis.judge import judge
-from kleak.model import Frame, Tally, Trust, Verdict
+from kleak.model.report import Verdict
+from kleak.model.session import Frame, Tally, Trust
 from kleak.render.table import HEADERS, frame_text, growth, render, rows, trust_line
-from tests.samples import KERNFS, LEAK, frame, regions_of, session, site, stack
+from tests.support.paths import TOP
+from tests.support.samples import KERNFS, LEAK, frame, regions_of, session, site, stack
 
 GOLDEN = Path(__file__).parent / "data"
 LONG = "a_function_with_a_name_" * 6 + "end"
@@ -133,7 +135,7 @@ def test_golden(name, options):
     golden = GOLDEN / f"{name}.txt"
     expected = golden.read_text() if golden.exists() else ""
     if text != expected:
-        produced = Path(__file__).parents[3] / "build" / golden.name
+        produced = TOP / "build" / golden.name
         produced.parent.mkdir(exist_ok=True)
         produced.write_text(text)
         pytest.fail(f"differs; to accept: cp {produced.resolve()} {golden}\n{text}")

@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 
 from kleak.analysis.judge import judge
-from kleak.model import Circumstances, Frame
+from kleak.model.session import Circumstances, Frame
 from kleak.store.reader import read_session
 from kleak.store.writer import SessionWriter
-from tests.samples import session, site
+from tests.support.samples import session, site
 
 KILLS = 100
 CYCLES = 1000

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from kleak.analysis.judge import judge
 from kleak.errors import UnsupportedError, UsageError
-from kleak.model import Circumstances, CycleTally, Frame, Session, Source, Tally, TracedSite
+from kleak.model.session import Circumstances, CycleTally, Frame, Session, Source, Tally, TracedSite
 from kleak.store import schema
 from kleak.store.reader import read_session
 from kleak.store.writer import SessionWriter, is_session
-from tests.samples import LEAK, regions_of, session, site
-from tests.saved import everything, hostile, saved_files
+from tests.support.paths import TOP
+from tests.support.samples import LEAK, regions_of, session, site
+from tests.support.saved import everything, hostile, saved_files
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = TOP / "docs"
 
 
 def save(path: Path, *sessions: Session) -> Path:

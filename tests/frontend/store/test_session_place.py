@@ -13,11 +13,11 @@ import pytest
 
 from kleak.commands.output import open_session, saved_session
 from kleak.errors import UnsupportedError, UsageError
-from kleak.model import Frame
+from kleak.model.session import Frame
 from kleak.store.reader import read_session
 from kleak.store.writer import SessionWriter
-from tests.samples import session, site
-from tests.saved import everything
+from tests.support.samples import session, site
+from tests.support.saved import everything
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_the_older_session_is_restored_before_its_journal_goes(path, torn):
 
 
 def test_a_journal_that_cannot_be_used_does_not_reach_the_new_session(path, torn, monkeypatch):
-    monkeypatch.setattr("kleak.store.place._restore", lambda path: None)
+    monkeypatch.setattr("kleak.store.replace._restore", lambda path: None)
     with SessionWriter(path) as writer:
         writer.save(session(site([3] * 4), cycles=4))
     assert names(path.parent) == [path.name]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kleak.capture.headers import kernel_cache
+from kleak.capture.engine.headers import kernel_cache
+from tests.support.paths import TESTS
 
-SECTIONS = Path(__file__).parents[2] / "modules" / "sections"
+SECTIONS = TESTS / "modules" / "sections"
 
 
 def header_trees():

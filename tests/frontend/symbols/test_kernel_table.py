@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from kleak.model import Frame
+from kleak.model.session import Frame
 from kleak.parsers.errors import ParseError
 from kleak.parsers.kallsyms import HiddenAddressesError
 from kleak.parsers.proc_modules import parse_modules
 from kleak.symbols.kernel_table import KernelTable, TextRange, base_name
+from tests.support.paths import TESTS
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = TESTS / "data"
 SAMPLES = sorted(path.name for path in (DATA / "kallsyms").glob("*--module-loaded.txt"))
 assert SAMPLES
 

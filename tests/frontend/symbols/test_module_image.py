@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kleak.errors import TargetError, UnsupportedError
-from kleak.model import Source
+from kleak.model.session import Source
 from kleak.symbols.module_image import ModuleImage, Parameter
 
 

@@ -1,16 +1,15 @@
 """Addresses of a module at several places, also after it is gone."""
 
-from pathlib import Path
-
 import pytest
 
-from kleak.model import Frame
+from kleak.model.session import Frame
 from kleak.parsers.proc_modules import parse_modules
 from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.module_image import ModuleImage
 from kleak.symbols.symboliser import ModuleLoad, Symboliser
+from tests.support.paths import TESTS
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = TESTS / "data"
 FIRST, SECOND = 0xFFFFFFFFC1230000, 0xFFFFFFFFC4560000
 FIRST_INIT, SECOND_INIT = 0xFFFFFFFFC1240000, 0xFFFFFFFFC1230000  # the old place, re-used
 NAME = "6.12--module-loaded.txt"

@@ -7,7 +7,7 @@
 
 /*
  * A case: what the module does when it is loaded with case=NAME, and when it is unloaded. The
- * truth about each is in tests/corpus.py. Leaking functions are called leak_*; they must leave a
+ * truth about each is in tests/support/corpus.py. Leaking functions are called leak_*; they must leave a
  * frame, so they are noinline and end in something else than a call.
  */
 struct corpus_case {

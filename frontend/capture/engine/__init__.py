@@ -1,0 +1,1 @@
+"""The programs in the kernel: compiled, attached, steered, and what their maps say."""

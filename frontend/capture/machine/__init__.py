@@ -1,0 +1,1 @@
+"""The host: what it allows, its settings and how they are put back, its memory."""

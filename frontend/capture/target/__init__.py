@@ -1,0 +1,1 @@
+"""The thing under test: modules, processes, network devices."""

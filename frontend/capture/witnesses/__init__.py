@@ -1,0 +1,1 @@
+"""Asking the kernel at capture: its log, kmemleak, reports, who holds what."""

@@ -1,0 +1,1 @@
+"""What the frames of a stack are: names, operations on stacks, and the rule of scope."""

@@ -1,0 +1,1 @@
+"""The classic method, without BPF: collect the kernel's text reports, recognise, compare, judge."""

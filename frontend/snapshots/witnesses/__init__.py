@@ -1,0 +1,1 @@
+"""What each report of the kernel says over several snapshots, one report a file."""
