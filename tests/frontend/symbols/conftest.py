@@ -28,7 +28,7 @@ def header_trees():
             *root.glob("[!.]*/usr/src/*/include/config/auto.conf"),
         ):
             tree = marker.parents[2].resolve()
-            compiler = re.search(r'^CONFIG_CC_VERSION_TEXT="([^" ]+)', marker.read_text(), re.M)
+            compiler = re.search(r'^CONFIG_CC_VERSION_TEXT="?([^" ]+)', marker.read_text(), re.M)
             if compiler is None or shutil.which(compiler[1]) is not None:
                 found[str(tree)] = tree
     return [found[name] for name in sorted(found)]
