@@ -21,6 +21,7 @@ from kleak.frames.scope import in_scope
 from kleak.frames.stacks import Frames
 from kleak.model.report import Evidence, JudgedSite, MergedSession, Report, Sighting
 from kleak.model.session import Session, StackSample, Tally, Target, Trust
+from kleak.wording import plural
 
 _Build = tuple[str, str | None]
 SitePath = tuple[str, tuple[tuple[str, str], ...]]
@@ -171,7 +172,7 @@ def _merge_site(same: Sequence[tuple[Judged, JudgedSite]], sessions: int) -> Jud
     since = "" if first is None else f" since {_day(first)}"
     says = (
         f"seen in {len(sightings)} of {sessions} sessions{since}, on "
-        f"{'1 kernel' if len(kernels) == 1 else f'{len(kernels)} kernels'}: "
+        f"{plural(len(kernels), 'kernel')}: "
         f"{', '.join(sorted(kernels))}"
     )
     return replace(

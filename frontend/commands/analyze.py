@@ -15,6 +15,7 @@ from kleak.render import memory
 from kleak.snapshots.judge import Analysis
 from kleak.snapshots.judge import analyze as analyze_snapshots
 from kleak.snapshots.snapshot_files import check_order, read_snapshots
+from kleak.wording import plural
 
 
 @click.command(
@@ -45,7 +46,7 @@ def analyze(paths: tuple[Path, ...], output: OutputOptions) -> int:
     check_order(snapshots)
     if len(snapshots) < 2 and not any(shot.kmemleak is not None for shot in snapshots):
         raise UsageError("one snapshot cannot show growth: give two or more, or kleak triage it")
-    noun = "1 snapshot" if len(snapshots) == 1 else f"{len(snapshots)} snapshots"
+    noun = plural(len(snapshots), "snapshot")
     name = f"{', '.join(map(str, paths[:2]))}"
     name += f" and {len(paths) - 2} more" if len(paths) > 2 else ""
     analysis = analyze_snapshots(snapshots, f"{readable(name)} ({noun})")

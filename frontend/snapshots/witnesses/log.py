@@ -10,6 +10,7 @@ from kleak.model.session import Frame, Source, Tally
 from kleak.parsers import kmsg
 from kleak.snapshots.snapshot import Snapshot
 from kleak.snapshots.suspects import Suspect
+from kleak.wording import plural
 
 WITNESS = "kernel log"
 
@@ -32,7 +33,7 @@ def judge(snapshots: Sequence[Snapshot]) -> list[Suspect]:
             )
         elif isinstance(line, kmsg.ObjectsRemaining):
             count = len(line.object_addresses)
-            noun = "1 object" if count == 1 else f"{count or 'some'} objects"
+            noun = plural(count, "object") if count else "some objects"
             says = f"cache {line.cache} was destroyed with {noun} in it"
             suspects.append(
                 Suspect(

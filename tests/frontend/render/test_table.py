@@ -7,7 +7,9 @@ import pytest
 from kleak.analysis.judge import judge
 from kleak.model.report import Verdict
 from kleak.model.session import Frame, Tally, Trust
-from kleak.render.table import HEADERS, frame_text, growth, render, rows, trust_line
+from kleak.render.sentences import growth, trust_line
+from kleak.render.table import HEADERS, render, rows
+from kleak.wording import frame_text
 from tests.support.paths import TOP
 from tests.support.samples import KERNFS, LEAK, frame, regions_of, session, site, stack
 
