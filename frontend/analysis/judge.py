@@ -16,6 +16,7 @@ from kleak.frames.stacks import Frames, before_interrupt, is_bookkeeping, split_
 from kleak.gc_pause import no_collection
 from kleak.model.report import JudgedSite, MemoryAccount, Report
 from kleak.model.session import CycleTally, Session, StackSample, Tally, Target, TracedSite, Trust
+from kleak.model.witnesses import USED, absent
 from kleak.wording import plural
 
 
@@ -153,13 +154,13 @@ def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> T
     trust = session.trust
     witnesses = dict(trust.witnesses)
     if len(session.cycles) < 2:
-        witnesses["growth"] = f"absent: one cycle cannot show it{_advice(session)}"
+        witnesses["growth"] = absent(f"one cycle cannot show it{_advice(session)}")
     else:
-        witnesses.setdefault("growth", "used")
+        witnesses.setdefault("growth", USED)
     if session.vmalloc_regions is None:
-        witnesses.setdefault("vmallocinfo", "absent: not read with real addresses")
+        witnesses.setdefault("vmallocinfo", absent("not read with real addresses"))
     else:
-        witnesses.setdefault("vmallocinfo", "used")
+        witnesses.setdefault("vmallocinfo", USED)
     notes = list(trust.notes)
     if sites.bookkeeping:
         notes.append(f"left out: the allocators' own bookkeeping, {_extent(sites.bookkeeping)}")

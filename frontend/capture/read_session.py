@@ -28,6 +28,7 @@ from kleak.model.session import (
     Target,
     Trust,
 )
+from kleak.model.witnesses import USED, not_asked
 
 KEPT_OF_A_SITE = 1000
 SHOWN_CACHES = 5
@@ -83,12 +84,12 @@ def read_session(
     answers = []
     if report.text is not None:
         answers.append(Answer("vmallocinfo", time.monotonic_ns(), report.text))
-    witnesses = {"outstanding": "used", "growth": "used"}
+    witnesses = {"outstanding": USED, "growth": USED}
     witnesses["vmallocinfo"] = report.state
     witnesses["kmemleak"] = kmemleak.state
     if kmemleak.text is not None:
         answers.append(Answer("kmemleak", time.monotonic_ns(), kmemleak.text))
-    witnesses["pointers"] = "absent: memory is read at the end only"
+    witnesses["pointers"] = not_asked("memory is read at the end only")
     counters = tracer.counters()
     with no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
@@ -98,7 +99,7 @@ def read_session(
             keep=keep,
             era_of=era_of,
             holder=pages.holder,
-            kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
+            kmemleak=Joined(kmemleak) if kmemleak.state.used else None,
             name_of=_process_names(tracer),
         )
         witnesses["page_owner"] = pages.owner_state

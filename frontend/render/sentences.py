@@ -9,6 +9,7 @@ from statistics import median_low
 
 from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.model.session import Tally, Trust
+from kleak.model.witnesses import Outcome
 from kleak.units import size
 from kleak.wording import counted, either, frame_text, plural
 
@@ -50,7 +51,7 @@ def closing(report: Report, *, exact: bool = False) -> str:
 
 def _unseen(trust: Trust) -> str:
     """What limits a result without a leak; the particulars are in the trust line."""
-    absent = [name for name, state in sorted(trust.witnesses.items()) if state != "used"]
+    absent = [name for name, state in sorted(trust.witnesses.items()) if not state.used]
     text = ""
     if not trust.complete:
         text += " The trace is incomplete (see trust), so a leak may have been missed."
@@ -91,16 +92,20 @@ def trust_line(trust: Trust, *, verbose: bool) -> str:
     else:
         word, rest = "INCOMPLETE", f"lost: {', '.join(lost)}"
     parts = [rest]
-    used = [name for name, state in sorted(trust.witnesses.items()) if state == "used"]
-    absent: defaultdict[str, list[str]] = defaultdict(list)
-    for name, state in sorted(trust.witnesses.items()):
-        if state != "used":
-            absent[state.removeprefix("absent: ")].append(name)
+    used = [name for name, state in sorted(trust.witnesses.items()) if state.used]
     if used:
         parts.append(f"witnesses: {', '.join(used)}")
-    if absent:
-        named = (f"{' and '.join(names)} ({why})" for why, names in absent.items())
-        parts.append(f"absent: {', '.join(named)}")
+    for outcome in Outcome:
+        others: defaultdict[str, list[str]] = defaultdict(list)
+        for name, state in sorted(trust.witnesses.items()):
+            if state.outcome is outcome and not state.used:
+                others[state.why].append(name)
+        named = (
+            f"{' and '.join(names)} ({why})" if why else " and ".join(names)
+            for why, names in others.items()
+        )
+        if others:
+            parts.append(f"{outcome.value}: {', '.join(named)}")
     unseen = trust.observed.get("frees_of_unseen_allocations", 0)
     if unseen:
         parts.append(f"{unseen} frees by the target of what it was not seen to allocate")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from kleak.model.session import Frame
+from kleak.model.session import PAGE_BYTES, Frame
 from kleak.parsers.code_location import CodeLocation
 from kleak.parsers.kallsyms import Symbol
 from kleak.snapshots.snapshot import Snapshot
 
-_PAGE_BYTES = 4096
+
+class _Table(NamedTuple):
+    """A snapshot's symbols of modules, by address."""
+
+    addresses: list[int]
+    symbols: tuple[Symbol, ...]
+    page_bytes: int
 
 
 class Places:
@@ -22,11 +29,17 @@ class Places:
 
     # Whether the modules of the last snapshot are those of the first.
     nothing_new_loaded: bool
+    page_bytes: int
 
     def __init__(self, snapshots: Sequence[Snapshot]) -> None:
         """Take the symbols of all snapshots, and the modules of the last that lists them."""
+        self.page_bytes = snapshots[0].page_bytes if snapshots else PAGE_BYTES
         self._tables = [
-            ([symbol.address for symbol in snapshot.module_symbols], snapshot.module_symbols)
+            _Table(
+                [symbol.address for symbol in snapshot.module_symbols],
+                snapshot.module_symbols,
+                snapshot.page_bytes,
+            )
             for snapshot in snapshots
             if snapshot.module_symbols
         ]
@@ -59,15 +72,15 @@ class Places:
         return named.pop() if len(named) == 1 else Frame(None, None, address)
 
 
-def _look_up(table: tuple[list[int], tuple[Symbol, ...]], address: int) -> Frame | None:
-    addresses, symbols = table
-    position = bisect_right(addresses, address) - 1
+def _look_up(table: _Table, address: int) -> Frame | None:
+    symbols = table.symbols
+    position = bisect_right(table.addresses, address) - 1
     if position < 0:
         return None
     symbol = symbols[position]
     following = symbols[position + 1] if position + 1 < len(symbols) else None
     # Only what lies between two symbols of one module, or on the page of its last, is its.
     same = following is not None and following.module == symbol.module
-    if not same and address // _PAGE_BYTES != symbol.address // _PAGE_BYTES:
+    if not same and address // table.page_bytes != symbol.address // table.page_bytes:
         return None
     return Frame(symbol.module, symbol.name, address - symbol.address)

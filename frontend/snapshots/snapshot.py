@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kleak.model.session import Kernel
+from kleak.model.session import PAGE_BYTES, Kernel
 from kleak.parsers import kmsg
 from kleak.parsers.allocinfo import Allocinfo
 from kleak.parsers.buddyinfo import Buddyinfo
@@ -26,10 +26,12 @@ class Snapshot:
     ``dropped_caches`` and ``scanned`` are None where the files do not say. ``missing`` maps a
     report to why it is not there. ``damaged`` maps one to how many of its records did not parse
     and were skipped. ``slab_aliases`` maps a cache to the names that were merged with it.
+    ``page_bytes`` is the machine's page size, by its manifest, else what most machines have.
     ``page_stacks`` is page_owner's, from either form. ``module_symbols`` is sorted by address.
     """
 
     label: str
+    page_bytes: int = PAGE_BYTES
     time: str | None = None
     uptime_seconds: float | None = None
     kernel: Kernel | None = None

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kleak.errors import UsageError
-from kleak.model.session import Kernel
+from kleak.model.session import PAGE_BYTES, Kernel
 from kleak.parsers import (
     allocinfo,
     buddyinfo,
@@ -191,10 +191,17 @@ def _read_manifest(label: str, data: bytes) -> dict[str, Any]:
         if key.startswith("report ") and value != "saved"
     }
     uptime = values.get("uptime_seconds", "")
+    told = values.get("page_bytes", "")
+    page_bytes = int(told) if re.fullmatch(r"\d{4,6}", told) else PAGE_BYTES
     return {
         "time": values.get("time"),
         "uptime_seconds": float(uptime) if re.fullmatch(r"\d+(\.\d+)?", uptime) else None,
-        "kernel": Kernel(values.get("kernel", "unknown"), values.get("machine", "unknown")),
+        "page_bytes": page_bytes,
+        "kernel": Kernel(
+            values.get("kernel", "unknown"),
+            values.get("machine", "unknown"),
+            page_bytes=page_bytes,
+        ),
         "boot_id": values.get("boot_id"),
         "dropped_caches": values.get("drop_caches") == "done",
         "scanned": values.get("scan") == "done",

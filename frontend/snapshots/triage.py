@@ -24,7 +24,6 @@ from kleak.snapshots.witnesses.meminfo import (
 from kleak.snapshots.witnesses.slabinfo import describe
 from kleak.units import size
 
-_PAGE_BYTES = 4096
 _TOP = 5
 # Per cent of MemTotal from which on a class is called abnormal.
 LIMITS = {
@@ -144,7 +143,7 @@ def _largest_caches(shot: Snapshot) -> str:
     )[:_TOP]
     shown = (
         f"{describe(cache.name, shot.slab_aliases)} "
-        f"{size(cache.slabs * cache.pages_per_slab * _PAGE_BYTES)}"
+        f"{size(cache.slabs * cache.pages_per_slab * shot.page_bytes)}"
         for cache in largest
     )
     return f"; largest caches: {', '.join(shown)}"
@@ -155,7 +154,7 @@ def _judge_large_slab(shot: Snapshot) -> Iterator[TriageFinding]:
     if shot.meminfo is None or shot.slabinfo is None or shot.meminfo.slab_bytes is None:
         return
     in_caches = sum(
-        cache.slabs * cache.pages_per_slab * _PAGE_BYTES for cache in shot.slabinfo.caches
+        cache.slabs * cache.pages_per_slab * shot.page_bytes for cache in shot.slabinfo.caches
     )
     large = shot.meminfo.slab_bytes - in_caches
     total = shot.meminfo.mem_total_bytes

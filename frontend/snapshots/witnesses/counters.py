@@ -23,7 +23,6 @@ ALLOCINFO = "allocinfo"
 PAGE_OWNER = "page_owner"
 ALLOC_TRACES = "alloc_traces"
 
-_PAGE_BYTES = 4096
 _Frames = tuple[Frame, ...]
 _NOTHING = Tally()
 
@@ -56,7 +55,7 @@ def judge_page_owner(snapshots: Sequence[Snapshot], places: Places) -> list[Susp
                 frames = places.frames(stack.frames)
                 before = tallies[frames]
                 tallies[frames] = Tally(
-                    before.count + stack.pages, before.size_bytes + stack.pages * _PAGE_BYTES
+                    before.count + stack.pages, before.size_bytes + stack.pages * shot.page_bytes
                 )
             reports.append(tallies)
     return _judge(PAGE_OWNER, reports, places, "pages", lambda frames: "page")

@@ -16,7 +16,6 @@ from kleak.parsers.meminfo import Meminfo
 from kleak.snapshots.snapshot import Snapshot
 from kleak.units import size
 
-_PAGE_BYTES = 4096
 _TASK_STACK_CALLER = re.compile(r"(?:kernel_clone|_do_fork|copy_process|dup_task_struct)\b.*")
 _Getter = Callable[[Meminfo], "int | None"]
 
@@ -148,13 +147,13 @@ def per_cpu_list_bytes(shot: Snapshot) -> int | None:
     if shot.zoneinfo is None:
         return None
     pages = sum(zone.per_cpu_pages or 0 for zone in shot.zoneinfo.zones)
-    return pages * _PAGE_BYTES
+    return pages * shot.page_bytes
 
 
 def _resolution_bytes(shot: Snapshot) -> int:
     if shot.zoneinfo is None:
         return 0
-    return sum(zone.counter_slack or 0 for zone in shot.zoneinfo.zones) * _PAGE_BYTES
+    return sum(zone.counter_slack or 0 for zone in shot.zoneinfo.zones) * shot.page_bytes
 
 
 def stacks_in_vmalloc(shots: Sequence[Snapshot]) -> bool | None:
