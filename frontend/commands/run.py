@@ -7,8 +7,9 @@ import sys
 import click
 
 from kleak.analysis.judge import judge
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
-from kleak.capture.run_session import CommandRun, trace_command
+from kleak.capture.run import CommandRun, trace_command
 from kleak.capture.scope import NamedScope
 from kleak.capture.target.processes import CommandFailedError
 from kleak.commands.output import (
@@ -104,21 +105,17 @@ def run(
         by_process,
         repeat,
         tree_timeout,
-        kernel_headers,
-        limits,
-        keep,
-        kmemleak=not no_kmemleak,
-        walk_every=walk_every,
+        Tracing(kernel_headers, limits, keep, not no_kmemleak, walk_every),
     )
     with saved_session(output, command_run.scope.target.name) as session_file:
         try:
-            session, failure = trace_command(command_run, progress, session_file)
+            outcome = trace_command(command_run, progress, session_file)
         finally:
             progress.done()
-    status = reporting.write(judge(session))
-    if isinstance(failure, CommandFailedError):
-        click.echo(f"kleak: {failure}", err=True)
-        return failure.status
-    if failure is not None:
-        raise failure
+    status = reporting.write(judge(outcome.session))
+    if isinstance(outcome.failure, CommandFailedError):
+        click.echo(f"kleak: {outcome.failure}", err=True)
+        return outcome.failure.status
+    if outcome.failure is not None:
+        raise outcome.failure
     return status

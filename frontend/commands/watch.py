@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from kleak.capture.engine.records import Limits
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
 from kleak.capture.scope import NamedScope
 from kleak.commands.output import (
@@ -118,7 +119,8 @@ def watch(
     if output is not None:
         check_session_place(Path(output))
     limits = make_limits(max_outstanding, max_stacks)
-    watched = Watch(NamedScope(scope, modules, own_calls), pid, kernel_headers, limits, walk_every)
+    tracing = Tracing(kernel_headers, limits, keep, walk_every=walk_every)
+    watched = Watch(NamedScope(scope, modules, own_calls), pid, tracing)
     view = View(order=sort, filter_text=filter_text)
     progress = make_progress()
     with ExitStack() as stack:
@@ -131,7 +133,7 @@ def watch(
             ledger = stack.enter_context(open_ledger(watched, progress))
         finally:
             progress.done()
-        watching = _Watching(ledger, watched, view, interval, count, metrics, keep)
+        watching = _Watching(ledger, watched, view, interval, count, metrics)
         try:
             if sys.stdout.isatty():
                 watching.on_terminal()
@@ -166,7 +168,6 @@ class _Watching:
         interval_s: float,
         count: int | None,
         metrics: _Metrics,
-        keep: int,
     ) -> None:
         self._ledger = ledger
         self._target = watched.scope.target
@@ -180,7 +181,7 @@ class _Watching:
         self._interval_s = interval_s
         self._left = count
         self._metrics = metrics
-        self._keep = keep
+        self._keep = watched.tracing.keep
         self._comparison = Comparison(Since.START)
         self._due = time.monotonic() + interval_s
         self._tended = time.monotonic()
