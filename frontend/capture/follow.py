@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kleak.capture.engine.declared import MAX_LOADS
 from kleak.capture.engine.records import LoadRecord
-from kleak.capture.engine.tracer import MAX_LOADS, Tracer
+from kleak.capture.engine.tracer import Tracer
 from kleak.capture.lifecycle import Capture, Outcome, Tracing, capture
 from kleak.capture.machine.kernel_state import loaded_modules
 from kleak.capture.module_loads import ModuleLoads

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from kleak.capture.engine.declared import FIRST_WALKS
 from kleak.capture.engine.records import Counters
-from kleak.capture.engine.sampling import FIRST_WALKS
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.kernel_state import read_kernel, read_vmalloc_regions
 from kleak.capture.site_index import Names
@@ -58,6 +58,7 @@ REPAIRS = {
     "double_events": "double_allocation_events",
     "reused_addresses": "frees_inferred_from_address_reuse",
 }
+UNREPORTED = frozenset({"owned_pages"})  # counted as the memory that was made of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kleak.analysis.judge import judge
-from kleak.capture.engine.tracer import MAX_LOADS
+from kleak.capture.engine.declared import MAX_LOADS
 from kleak.capture.follow import FollowRun, follow_module
 from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root

@@ -7,6 +7,7 @@ import sys
 import click
 
 from kleak.analysis.judge import judge
+from kleak.capture.engine.declared import MAX_GENERATIONS
 from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
 from kleak.capture.run import CommandRun, trace_command
@@ -47,7 +48,7 @@ from kleak.progress import make_progress
 )
 @click.option(
     "--repeat",
-    type=click.IntRange(1, 4096),
+    type=click.IntRange(1, MAX_GENERATIONS - 1),
     default=1,
     show_default=True,
     help="Run it so often. Growth needs 3 runs to be judged.",

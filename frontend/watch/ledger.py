@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kleak.capture.engine.bcc_library import release_compiler
-from kleak.capture.engine.ledger import FAMILIES
+from kleak.capture.engine.declared import FAMILIES
 from kleak.capture.engine.records import Counters
 from kleak.capture.engine.sampling import Growth
 from kleak.capture.engine.tracer import Tracer

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
+from kleak.capture.engine.declared import FIRST_WALKS
 from kleak.capture.engine.events import make_plan, read_btf
 from kleak.capture.engine.headers import find_headers
 from kleak.capture.engine.records import Limits, StackTotal
-from kleak.capture.engine.sampling import FIRST_WALKS, is_call_site
+from kleak.capture.engine.sampling import is_call_site
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.kernel_state import read_kernel_table
