@@ -11,14 +11,8 @@ from kleak.analysis.grouping import fold
 from kleak.analysis.weights import BOOKS_CAP, LEDGER_CAP, LEDGER_CAP_LOSSY
 from kleak.analysis.witnesses import kernel_log, vmallocinfo
 from kleak.analysis.witnesses.register import BOOKS, LEDGER, WITNESSES
-from kleak.frames.stacks import (
-    Frames,
-    before_dispatch,
-    before_interrupt,
-    is_bookkeeping,
-    only_interrupted,
-    split_allocator,
-)
+from kleak.frames.scope import before_dispatch, only_interrupted
+from kleak.frames.stacks import Frames, before_interrupt, is_bookkeeping, split_allocator
 from kleak.gc_pause import no_collection
 from kleak.model.report import JudgedSite, MemoryAccount, Report
 from kleak.model.session import CycleTally, Session, StackSample, Tally, Target, TracedSite, Trust

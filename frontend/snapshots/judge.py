@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.frames.stacks import base_name
+from kleak.frames.names import base_name
 from kleak.model.report import Evidence, JudgedSite, Report, Verdict
 from kleak.model.session import Frame, Kernel, Target, Trust
 from kleak.snapshots.places import Places

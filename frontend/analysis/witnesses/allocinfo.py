@@ -11,7 +11,8 @@ from pathlib import PurePath
 from kleak.analysis.findings import Finding
 from kleak.analysis.session_reports import first_and_last, once_per_session
 from kleak.analysis.weights import Fact
-from kleak.frames.stacks import base_name, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.stacks import split_allocator
 from kleak.model.session import Session, TracedSite
 from kleak.parsers import allocinfo
 from kleak.parsers.allocinfo import CallSite

@@ -9,7 +9,9 @@ from pathlib import PurePath
 from kleak.analysis.findings import Finding
 from kleak.analysis.session_reports import once_per_session, texts
 from kleak.analysis.weights import Fact
-from kleak.frames.stacks import base_name, in_scope, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import split_allocator
 from kleak.model.session import Session, Target, TracedSite
 from kleak.parsers import kmsg
 

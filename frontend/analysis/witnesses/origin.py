@@ -7,7 +7,9 @@ import re
 from kleak.analysis.attribution import modules_on
 from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
-from kleak.frames.stacks import base_name, in_scope, is_page_fragment, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import is_page_fragment, split_allocator
 from kleak.model.session import Frame, Session, TracedSite
 
 # A kernel function with such a word in its name makes an object that its caller gives back.

@@ -12,7 +12,9 @@ from kleak.analysis.findings import Finding
 from kleak.analysis.session_reports import first_and_last, once_per_session
 from kleak.analysis.weights import Fact
 from kleak.analysis.witnesses import kernel_log
-from kleak.frames.stacks import base_name, in_scope, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import split_allocator
 from kleak.model.session import Frame, Session, TracedSite
 
 NAME = "registered names"
