@@ -8,6 +8,7 @@ import click
 
 from kleak.capture.machine.doctor import examine
 from kleak.capture.machine.kernel_state import read_kernel
+from kleak.commands.options.tracer import headers_option
 from kleak.errors import ExitStatus
 from kleak.model.doctor import MODULE, obstacles
 from kleak.render.doctor_table import render_json, render_table
@@ -18,12 +19,7 @@ from kleak.terminal import text_width, wants_color
     epilog="Example: sudo kleak doctor",
 )
 @click.option("--json", is_flag=True, help="Print one JSON document instead of the table.")
-@click.option(
-    "--kernel-headers",
-    metavar="DIR",
-    type=click.Path(),
-    help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
-)
+@headers_option
 def doctor(json: bool, kernel_headers: str | None) -> int:
     """Say what this machine can do: for each thing yes, no or degraded.
 

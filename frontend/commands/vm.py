@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from kleak.commands.seconds import Seconds
+from kleak.commands.options.seconds import Seconds
 from kleak.errors import TargetError, UsageError
 from kleak.files.output_files import find_place
 from kleak.vm.boot import boot, find_kernel, kvm_works, release_of
