@@ -28,7 +28,8 @@ _FILE = r"(?P<file>[^\s:()]+\.[A-Za-z]{1,3}):(?P<line>\d+)"
 _SOURCE = re.compile(rf" {_FILE}(?P<inline> \[inline\])?")
 _INLINED = re.compile(rf"(?P<symbol>[A-Za-z_][\w.$]*) {_FILE} \[inline\]")
 _DECODED = re.compile(
-    rf"(?P<symbol>[A-Za-z_][\w.$]*) \((?:{_FILE}|\?\?:\?)(?: \(discriminator \d+\))?\)(?: \[?(?P<module>[\w-]+)\]?(?=$|\s))?"
+    rf"(?P<symbol>[A-Za-z_][\w.$]*) \((?:{_FILE}|\?\?:\?)(?: \(discriminator \d+\))?\)"
+    r"(?: \[?(?P<module>[\w-]+)\]?(?=$|\s))?"
 )
 _NAME_ALONE = re.compile(r"(?P<symbol>[A-Za-z_][\w.$]*)(?: \[(?P<module>[^\]\s]+)\])?(?=$|\s)")
 

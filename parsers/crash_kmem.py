@@ -1,11 +1,11 @@
 """crash(8): ``kmem -i``, memory by class in pages, and ``kmem -v``, the regions of vmalloc.
 
-                     PAGES        TOTAL      PERCENTAGE
-        TOTAL MEM  2000000       7.6 GB         ----
-             SLAB  1725000       6.6 GB   86% of TOTAL MEM
+                 PAGES        TOTAL      PERCENTAGE
+    TOTAL MEM  2000000       7.6 GB         ----
+         SLAB  1725000       6.6 GB   86% of TOTAL MEM
 
-       VMAP_AREA         VM_STRUCT                 ADDRESS RANGE                SIZE
-    ffff8803798dce40  ffff880379f14e40  ffffc90000000000 - ffffc90000005000    20480
+   VMAP_AREA         VM_STRUCT                 ADDRESS RANGE                SIZE
+ffff8803798dce40  ffff880379f14e40  ffffc90000000000 - ffffc90000005000    20480
 """
 
 from __future__ import annotations

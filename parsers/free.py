@@ -17,13 +17,17 @@ from kleak.parsers._lines import Damage, OnError, Source, iterate_lines
 from kleak.parsers.errors import ParseError
 
 _UNITS = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
-HEAD = re.compile(r"(?:total\s+used\s+free(?:\s+(?:shared|buff/cache|buffers|cache|cached|available))+)")
-ROW = re.compile(r"(?:Mem|Swap|-/\+ buffers/cache|Low|High|Total|内存|交换)\s?:(?:\s+[\d.]+[A-Za-z]*)+")
+HEAD = re.compile(
+    r"(?:total\s+used\s+free(?:\s+(?:shared|buff/cache|buffers|cache|cached|available))+)"
+)
+ROW = re.compile(r"(?:Mem|Swap|-/\+ buffers/cache|Low|High|Total)\s?:(?:\s+[\d.]+[A-Za-z]*)+")
 TOP = re.compile(
-    r"(?:(?P<unit>[KMGTP])iB )?Mem ?:\s*(?P<figures>[\d.]+[kKmMgG+]*\+?\s*(?:total|used|free|buff/cache|buffers|shrd|cached|avail Mem).*)"
+    r"(?:(?P<unit>[KMGTP])iB )?Mem ?:\s*(?P<figures>[\d.]+[kKmMgG+]*\+?\s*"
+    r"(?:total|used|free|buff/cache|buffers|shrd|cached|avail Mem).*)"
 )
 TOP_OTHER = re.compile(
-    r"top - .*load average.*|Tasks:\s.*|%?Cpu\(s\):.*|(?:[KMGT]iB )?Swap ?:\s*[\d.]+.*(?:total|used|free).*"
+    r"top - .*load average.*|Tasks:\s.*|%?Cpu\(s\):.*"
+    r"|(?:[KMGT]iB )?Swap ?:\s*[\d.]+.*(?:total|used|free).*"
 )
 _TOP_FIGURE = re.compile(r"([\d.]+)\s?([kKmMgG]?)\+?\s*(total|used|free|buff/cache|buffers|cached)")
 
@@ -58,7 +62,7 @@ def parse(source: Source, *, errors: OnError = "raise") -> Free:
             return _of_top(match, damage)
         elif ROW.fullmatch(text):
             words = text.split(":", 1)[1].split()
-            if not text.startswith(("Mem", "内存")):
+            if not text.startswith("Mem"):
                 continue
             figures, unit = _figures(words, columns)
             return Free("free", figures, unit, tuple(damage.problems))

@@ -39,7 +39,9 @@ _COMM = re.compile(
 _HEX_HEAD = re.compile(r"hex dump \(first (?P<length>\d+) bytes(?: on cpu (?P<cpu>\d+))?\):")
 _HEX_LINE = re.compile(r"((?:[0-9a-f]{2} ?){1,16})(?: .*)?")
 _BACKTRACE = re.compile(r"backtrace(?: \(crc (?P<crc>[0-9a-f]+)\))?:")
-_FRAME = re.compile(r"(?:\[<(?:0x)?(?P<address>[0-9a-f]{8,16}|\(_*ptrval_*\))>\] +)?(?P<location>\S.*)")
+_FRAME = re.compile(
+    r"(?:\[<(?:0x)?(?P<address>[0-9a-f]{8,16}|\(_*ptrval_*\))>\] +)?(?P<location>\S.*)"
+)
 _DUMP_HEADER = re.compile(r"kmemleak: Object(?: \(\w+\))? 0x([0-9a-f]+) \(size \d+\):")
 _DUMP_COUNT = re.compile(r"kmemleak: +(min_count|count) = (-?\d+)")
 # how a whole stack ends; MAX_TRACE frames are another way
@@ -241,7 +243,7 @@ def _parse_frame(text: str) -> tuple[CodeLocation, int | None]:
     if match is None or location is None:
         raise ParseError("frame does not parse")
     # two frames of one place: the inlined one has no return address of its own
-    if match["address"] is None or location.offset is None and location.symbol is not None:
+    if match["address"] is None or (location.offset is None and location.symbol is not None):
         return location, None
     classified = classify_address(match["address"])
     if classified is None or classified[1] is not AddressKind.REAL:

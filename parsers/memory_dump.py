@@ -28,7 +28,9 @@ from kleak.parsers._lines import Source, iterate_lines
 from kleak.parsers.kmsg import read_line
 
 _OOM = re.compile(r"(?P<comm>.+) invoked oom-killer: (?P<rest>.*)")
-_FAILURE = re.compile(r"(?:(?P<comm>\S.*?): )?page allocation (?:failure|stall).*?order:\s?(?P<order>\d+).*")
+_FAILURE = re.compile(
+    r"(?:(?P<comm>\S.*?): )?page allocation (?:failure|stall).*?order:\s?(?P<order>\d+).*"
+)
 _ORDER = re.compile(r"order=(-?\d+)")
 _MEM_INFO = re.compile(r"Mem-[Ii]nfo:")
 _COUNTS = re.compile(r"(?:[A-Za-z_]+:\d+(?:#\d+)?[ ,]*)+")
@@ -36,7 +38,11 @@ _COUNT = re.compile(r"([A-Za-z_]+):(\d+)")
 _KILOBYTES = re.compile(r"([a-z_]+(?:\(anon\)|\(file\))?):(\d+)kB")
 _ZONE_PLACE = re.compile(r"(?:Node \d+ )?(?P<zone>\w+) free:\d+kB min:.*")
 _NODE_PLACE = re.compile(r"Node \d+ (?:active_anon|\w+):\d+kB .*")
-_PAGES = re.compile(r"(?P<count>\d+) (?:pages (?P<what>RAM|reserved|of RAM|slab|HighMem(?:/MovableOnly)?|hwpoisoned|cma reserved|in swap cache|shared|pagetables)|(?P<reserved>reserved pages)|(?P<cache>total pagecache pages)|free pages|pages swap cached)")
+_PAGES = re.compile(
+    r"(?P<count>\d+) (?:pages (?P<what>RAM|reserved|of RAM|slab|HighMem(?:/MovableOnly)?|hwpoisoned"
+    r"|cma reserved|in swap cache|shared|pagetables)|(?P<reserved>reserved pages)"
+    r"|(?P<cache>total pagecache pages)|free pages|pages swap cached)"
+)
 _SLAB_HEAD = re.compile(r"Unreclaimable slab info:")
 _SLAB_NAMES = re.compile(r"Name\s+Used\s+Total")
 _SLAB = re.compile(r"(?P<name>\S.*?)\s+(?P<used>\d+)KB\s+(?P<total>\d+)KB")
@@ -45,14 +51,16 @@ _TASK = re.compile(
     r"(?P<rest>(?:-?\d+\s+){2,6})(?P<name>\S.*)"
 )
 _KILLED = re.compile(
-    r"(?P<why>Out of memory|Memory cgroup out of memory|Out of memory \(oom_kill_allocating_task\))?"
+    r"(?P<why>Out of memory|Memory cgroup out of memory"
+    r"|Out of memory \(oom_kill_allocating_task\))?"
     r"(?:[:,] )?[Kk]ill(?:ed|ing)? process (?P<pid>\d+)(?:,? (?:\(|UID \d+[,;]? \(?)?)?"
     r"(?P<comm>[^)]*)\)?,?(?P<rest>.*)"
 )
 _CGROUP_LIMIT = re.compile(r"memory: usage (\d+)kB, limit (\d+)kB, failcnt \d+")
 _CGROUP = re.compile(
-    r"(?:Memory cgroup stats for (?P<path>\S+?):.*|Task in (?P<task>\S+) killed as a result of limit"
-    r" of (?P<limit>\S+)|oom-kill:constraint=CONSTRAINT_MEMCG.*)"
+    r"(?:Memory cgroup stats for (?P<path>\S+?):.*"
+    r"|Task in (?P<task>\S+) killed as a result of limit of (?P<limit>\S+)"
+    r"|oom-kill:constraint=CONSTRAINT_MEMCG.*)"
 )
 
 

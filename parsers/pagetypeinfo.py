@@ -20,7 +20,9 @@ HEAD = re.compile(
     r"Page block order: \d+|Pages per block:\s+\d+|Free pages count per migrate type at order.*"
     r"|Number of (?:mixed )?blocks type .*"
 )
-FREE_ROW = re.compile(r"Node\s+(?P<node>\d+), zone\s+(?P<zone>\S+), type\s+(?P<type>\S+)(?P<counts>(?:\s+>?\d+)+)")
+FREE_ROW = re.compile(
+    r"Node\s+(?P<node>\d+), zone\s+(?P<zone>\S+), type\s+(?P<type>\S+)(?P<counts>(?:\s+>?\d+)+)"
+)
 _BLOCK_HEAD = re.compile(r"Number of blocks type\s+(?P<types>\S.*)")
 _BLOCK_ROW = re.compile(r"Node\s+\d+, zone\s+(?P<zone>\S+)(?P<counts>(?:\s+\d+)+)")
 _ORDER = re.compile(r"Page block order: (\d+)")

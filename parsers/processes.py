@@ -1,9 +1,9 @@
 """Tables of processes with their resident memory: ps(1) and top(1).
 
-    USER         PID %CPU %MEM    VSZ   RSS TTY      STAT START   TIME COMMAND
-    root         541  0.1  2.0   4400   892 ?        Ss   12:00   0:01 /usr/sbin/foo
+USER         PID %CPU %MEM    VSZ   RSS TTY      STAT START   TIME COMMAND
+root         541  0.1  2.0   4400   892 ?        Ss   12:00   0:01 /usr/sbin/foo
 
-        PID USER      PR  NI    VIRT    RES    SHR S  %CPU  %MEM     TIME+ COMMAND
+    PID USER      PR  NI    VIRT    RES    SHR S  %CPU  %MEM     TIME+ COMMAND
 """
 
 from __future__ import annotations

@@ -127,9 +127,7 @@ ROWS: dict[str, tuple[re.Pattern[str], Callable[[re.Match[str]], CacheUsage]]] =
         _tool,
     ),
     "spl": (
-        re.compile(
-            r"(?P<name>\S+)\s+0x[0-9a-f]{5,}\s+(?P<rest>(?:\d+|-)(?:\s+(?:\d+|-)){5,14})"
-        ),
+        re.compile(r"(?P<name>\S+)\s+0x[0-9a-f]{5,}\s+(?P<rest>(?:\d+|-)(?:\s+(?:\d+|-)){5,14})"),
         _spl,
     ),
     "vmstat -m": (

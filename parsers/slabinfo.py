@@ -31,9 +31,7 @@ _ROW = re.compile(
 _CUT_ROW = re.compile(
     r"(?P<name>\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+:(?: tunables.*)?)?"
 )
-_OLD_ROW = re.compile(
-    r"(?P<name>\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+:.*)?"
-)
+_OLD_ROW = re.compile(r"(?P<name>\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+:.*)?")
 
 
 @dataclass(frozen=True, slots=True)

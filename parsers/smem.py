@@ -1,8 +1,8 @@
 """``smem -w``: memory by area, in kB.
 
-    Area                           Used      Cache   Noncache
-    kernel dynamic memory       7500000     210000    7290000
-    userspace memory             250000      50000     200000
+Area                           Used      Cache   Noncache
+kernel dynamic memory       7500000     210000    7290000
+userspace memory             250000      50000     200000
 """
 
 from __future__ import annotations

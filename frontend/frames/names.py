@@ -118,6 +118,7 @@ _PAGES = _names(
     r"get_free_pages?",
     r"get_zeroed_page",
     r"folio_alloc\w*",
+    r"(?:post_alloc_hook|prep_new_page|get_page_from_freelist|rmqueue\w*)",
 )
 # A page of these is shared by many, and kept until the next one is needed.
 PAGE_FRAGMENTS = _names(r"page_frag_(?:alloc|cache_refill)\w*")

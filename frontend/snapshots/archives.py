@@ -17,11 +17,13 @@ import shutil
 import stat
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 from kleak.errors import UsageError
 
@@ -161,8 +163,7 @@ def _decompress(data: bytes, budget: Budget) -> bytes:
     if data.startswith(_ZSTD):
         plain = _decompress_zstd(data, limit)
     else:
-        opener = {_GZIP[:2]: gzip.GzipFile, _XZ[:2]: lzma.LZMAFile, _BZIP2[:2]: bz2.BZ2File}
-        with opener[data[:2]](io.BytesIO(data)) as stream:
+        with _opened(data) as stream:
             plain = stream.read(limit + 1)
     if len(plain) > limit:
         raise ValueError(f"unpacks to more than {limit >> 20} MB")
@@ -170,30 +171,27 @@ def _decompress(data: bytes, budget: Budget) -> bytes:
     return plain
 
 
+def _opened(data: bytes) -> IO[bytes]:
+    packed = io.BytesIO(data)
+    if data.startswith(_GZIP):
+        return cast("IO[bytes]", gzip.open(packed))
+    return lzma.open(packed) if data.startswith(_XZ) else bz2.open(packed)
+
+
 def _decompress_zstd(data: bytes, limit: int) -> bytes:
     tool = shutil.which("zstd")
     if tool is None:
         raise ValueError("compressed with zstd, and there is no zstd command: unpack it first")
-    with subprocess.Popen(
-        [tool, "-dcq", "--no-sparse"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        import threading
-
-        def feed() -> None:
-            try:
-                process.stdin.write(data)  # type: ignore[union-attr]
-                process.stdin.close()  # type: ignore[union-attr]
-            except OSError:
-                pass  # it has seen enough, or what it saw is damaged
-
-        feeder = threading.Thread(target=feed)
-        feeder.start()
-        plain = process.stdout.read(limit + 1)
-        process.kill() if len(plain) > limit else process.wait()
-        feeder.join()
+    with tempfile.TemporaryFile() as packed:
+        packed.write(data)
+        packed.seek(0)
+        with subprocess.Popen(
+            [tool, "-dcq"], stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            assert process.stdout is not None
+            plain = process.stdout.read(limit + 1)
+            if len(plain) > limit:
+                process.kill()
     if process.returncode and len(plain) <= limit:
         raise ValueError("zstd data that is damaged or cut off")
     return plain

@@ -42,7 +42,9 @@ _ELIDED = re.compile(
     r" (?:more )?(?:lines?|frames?|entries|objects)(?: .*)?)\s*[\])>}*-]*",
     re.IGNORECASE,
 )
-_STACK_ENDS = re.compile(r"Call [Tt]race:?|RIP: .*|Hardware name: .*|---\[ .*|CPU: \d+ .*|Modules linked in.*")
+_STACK_ENDS = re.compile(
+    r"Call [Tt]race:?|RIP: .*|Hardware name: .*|---\[ .*|CPU: \d+ .*|Modules linked in.*"
+)
 _LOG_HEAD = re.compile(r"\s*(?:<\d+>)?\[[ ]*\d+\.\d+\]|.{0,60}\bkernel(?:\[\d+\])?: |\d+,\d+,\d+,")
 # A line of a log without any of these is nothing that is looked for.
 _LOG_WORTH = re.compile(
@@ -102,6 +104,7 @@ class _Progress:
     foreign: list[Unread] = field(default_factory=list)
     dump_gap: int = _DUMP_GAP
     saw_log: bool = False
+    object_part: str = ""
 
     @property
     def context(self) -> str | None:
@@ -119,6 +122,27 @@ class _Progress:
             first = self.foreign[0]
             self.current.unread.append(Unread(first.number, first.text, within=False))
         self.foreign = []
+
+    def accepts(self, row: Row, number: int) -> bool:
+        """Whether the row goes on with the kmemleak object that is open, or is of another report.
+
+        Where the head of an object was lost, its other lines are nobody's: they must not be taken
+        for the one before. Where "backtrace:" was, the frames say that it stood there.
+        """
+        if row.kind != "kmemleak":
+            return True
+        part = rows.part_of_object(row.text)
+        if part == "head":
+            self.object_part = part
+            return True
+        if part == "comm":
+            self.object_part = part if self.object_part == "head" else ""
+        elif part == "frame" and self.object_part == "comm" and self.current is not None:
+            self.current.lines.append(TextLine(number, "backtrace:"))
+            self.object_part = "backtrace"
+        elif part == "backtrace" and self.object_part:
+            self.object_part = part
+        return bool(self.object_part)
 
     def add(self, row: Row, number: int, layer: Layer | None) -> None:
         """Book a row: with the report that is open, or as the first of the next."""
@@ -145,6 +169,8 @@ class _Progress:
         self.has_head = self.has_head or (row.begins and row.kind == "slabinfo")
         if row.key is not None:
             self.keys.add(row.key)
+        if row.is_head and not row.begins and row.kind in ("slabinfo", "allocinfo"):
+            return
         self.current.lines.append(TextLine(number, row.text))
 
     def _holds_figures(self) -> bool:
@@ -201,9 +227,9 @@ def _take(lines: list[TextLine], position: int, progress: _Progress) -> int:
         return 1
     if _LOG_HEAD.match(text) is not None:
         progress.saw_log = True
-        if _LOG_WORTH.search(text) is None and progress.dump_gap >= _DUMP_GAP:
-            if progress.context != "kmemleak":
-                return 1
+        idle = progress.dump_gap >= _DUMP_GAP and progress.context != "kmemleak"
+        if idle and _LOG_WORTH.search(text) is None:
+            return 1
     found = _recognise(line.text, progress)
     if found is not None:
         row, layer = found
@@ -214,11 +240,17 @@ def _take(lines: list[TextLine], position: int, progress: _Progress) -> int:
                 break
             row = rows.join(row, rest)
             taken += 1
+        if not progress.accepts(row, line.number):
+            progress.foreign.append(Unread(line.number, text))
+            return 1
         progress.add(row, line.number, layer)
         return taken
     joined = _joined(lines, position, progress)
     if joined is not None:
         row, layer, taken = joined
+        if not progress.accepts(row, line.number):
+            progress.foreign.append(Unread(line.number, text))
+            return 1
         progress.add(row, line.number, layer)
         return taken
     _foreign(text, line.number, progress)
@@ -291,8 +323,10 @@ def _blank(progress: _Progress, number: int) -> None:
 
 def _drop_frames(progress: _Progress) -> None:
     """Frames that no count came behind."""
-    if progress.frames and progress.current is not None and (
-        progress.current.kind == "page_owner_stacks"
+    if (
+        progress.frames
+        and progress.current is not None
+        and (progress.current.kind == "page_owner_stacks")
     ):
         first = progress.frames[0]
         progress.current.unread.append(Unread(first.number, first.text))

@@ -17,8 +17,8 @@ from kleak.parsers import (
     crash_kmem,
     free,
     kmsg,
-    memory_dump,
     meminfo,
+    memory_dump,
     pagetypeinfo,
     processes,
     ref_tracker,
@@ -178,7 +178,8 @@ _BY_THEMSELVES: tuple[_Recogniser, ...] = (
     _simple("buddyinfo", rf"{_NODE_ZONE}(?:\s+\d+){{4,}}"),
     _simple("alloc_traces", rf"\d+ (?:{_LOCATION}|<not-available>|[A-Za-z_][\w.$]*(?: \[\S+\])?)"
                             r"(?: waste=\S+)? age=\d.*"),
-    _simple("modules", r"(?P<key>\S+) \d+ (?:-?\d+|-) \S+ (?:Live|Loading|Unloading) 0x[0-9a-f]+.*"),
+    _simple("modules", r"(?P<key>\S+) \d+ (?:-?\d+|-) \S+ (?:Live|Loading|Unloading) 0x[0-9a-f]+"
+                       r".*"),
     _simple("kallsyms", r"(?:[0-9a-f]{8}|[0-9a-f]{16}) [A-Za-z?] \S+(?:\s+\[\S+\])?"),
     _simple("lsmod", r"Module\s+Size\s+Used by.*", begins=True, head=True),
     *(_table(tool) for tool in ("slabtop", "crash kmem -s", "crash kmem -s, old",
@@ -199,7 +200,8 @@ _BY_THEMSELVES: tuple[_Recogniser, ...] = (
         "?P<cache>", "").replace("?P<noncache>", "")),
     _simple("crash kmem -i", r"PAGES\s+TOTAL\s+PERCENTAGE", begins=True, head=True),
     _simple("crash kmem -i", r"(?P<key>TOTAL MEM)\s+\d+\s+[\d.]+ [KMGT]B.*"),
-    _simple("crash kmem -v", r"VMAP_AREA\s+VM_STRUCT\s+ADDRESS RANGE\s+SIZE", begins=True, head=True),
+    _simple("crash kmem -v", r"VMAP_AREA\s+VM_STRUCT\s+ADDRESS RANGE\s+SIZE", begins=True,
+            head=True),
     _simple("crash kmem -v", crash_kmem.REGION),
     _simple("cgroups", cgroups.HEAD, begins=True, head=True),
     _simple("memory.stat", r"(?P<key>slab_unreclaimable|slab_reclaimable|kernel_stack|percpu|sock"
@@ -214,7 +216,8 @@ _COMM = r'comm ".*", pid -?\d+, jiffies \d+(?: \(age \d+\.\d+s(?:ec)?\))?'
 _IN_CONTEXT: dict[str, tuple[_Recogniser, ...]] = {
     "kmemleak": (
         _FRAME_OF["kmemleak"],
-        _simple("kmemleak", r"(?:[0-9a-f]{2} ){15}[0-9a-f]{2}(?:\s.*)?|(?:[0-9a-f]{2} ){0,15}[0-9a-f]{2}(?:\s{2,}\S{1,16})?"),
+        _simple("kmemleak", r"(?:[0-9a-f]{2} ){15}[0-9a-f]{2}(?:\s.*)?"
+                            r"|(?:[0-9a-f]{2} ){0,15}[0-9a-f]{2}(?:\s{2,}\S{1,16})?"),
         _simple("kmemleak", _COMM),
         _simple("kmemleak", r"hex dump \(first \d+ bytes(?: on cpu \d+)?\):"),
         _simple("kmemleak", r"backtrace(?: \(crc [0-9a-f]+\))?:"),
@@ -274,6 +277,17 @@ def fields_of_one_line(text: str) -> list[str]:
         return [text]
     fields = _ONE_FIELD.findall(text)
     return fields if any(field.partition(":")[0] in _KNOWN_FIELDS for field in fields) else [text]
+
+
+def part_of_object(text: str) -> str:
+    """Which part of a kmemleak object its row is: head, comm, backtrace, frame or hex."""
+    if text.startswith("unreferenced object"):
+        return "head"
+    if text.startswith('comm "'):
+        return "comm"
+    if text.startswith("backtrace"):
+        return "backtrace"
+    return "frame" if is_frame(text) else "hex"
 
 
 def is_frame(text: str) -> bool:

@@ -64,9 +64,10 @@ _LAYERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("log_seconds", rf"{_SECONDS}{_CALLER}[ ]?(?:c\d[ ]+\d*[ ]?)?"),
         ("log_dmesg_T", rf"\[[^\]\[<>]{{0,16}}?(?P<time>{_DATE}|{_ISO})\]{_CALLER}[ ]?"),
         # other languages' names of days and months
-        ("log_dmesg_T", rf"\[\w{{2,6}}\.?[ ]+(?:\w{{3,9}}\.?[ ]+\d{{1,2}}|\d{{1,2}}\.?[ ]+\w{{3,9}}\.?)"
+        ("log_dmesg_T", r"\[\w{2,6}\.?[ ]+(?:\w{3,9}\.?[ ]+\d{1,2}|\d{1,2}\.?[ ]+\w{3,9}\.?)"
                         rf"[ ]+(?P<time>{_CLOCK})(?:[ ]+\d{{4}})?\]{_CALLER}[ ]?"),
-        ("log_dmesg_H", rf"\[(?:{_MONTHS}[ ]?\d{{1,2}}[ ]\d\d:\d\d|[ ]*[+<][ ]*\d+\.\d+>?)\]{_CALLER}[ ]?"),
+        ("log_dmesg_H", rf"\[(?:{_MONTHS}[ ]?\d{{1,2}}[ ]\d\d:\d\d|[ ]*[+<][ ]*\d+\.\d+>?)\]"
+                        rf"{_CALLER}[ ]?"),
         ("log_clock", rf"\[(?P<time>{_CLOCK})\][ ]?"),
         ("log_caller", r"\[[ ]*[TC]\d+\][ ]?"),
         # ISO with a comma is dmesg --time-format iso
@@ -100,7 +101,10 @@ _ONLY_BEHIND = {"after_time": "log_stamp", "after_host": "after_time"}
 _TAIL = re.compile(
     r"\s*(?:\*\*|__|`+|~~|\\|<br\s*/?>|<[-=]{2,}.*|[-=]{2,}>.*|<<+.*|<==.*|\[snip\].*|!!+|\|)\s*$"
 )
-_FENCE = re.compile(r"(?:`{3,}|~{3,})[\w+-]*|\[/?(?:code|quote|pre|noformat)[^\]]*\]|\{(?:code|noformat|quote)[^}]*\}")
+_FENCE = re.compile(
+    r"(?:`{3,}|~{3,})[\w+-]*|\[/?(?:code|quote|pre|noformat)[^\]]*\]"
+    r"|\{(?:code|noformat|quote)[^}]*\}"
+)
 
 
 @dataclass(frozen=True, slots=True)
