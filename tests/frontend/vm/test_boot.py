@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_finds_a_kernel_of_the_cache(cache: Path, name: str | None, release: str
     image = vm.find_kernel(name)
     assert image == cache / release / "boot" / f"vmlinuz-{release}"
     assert vm.release_of(image) == release
+
+
+def test_a_kernel_with_a_compiler_of_its_own_is_booted_by_name_only(cache: Path) -> None:
+    boot = cache / "7.3.4+deb13-amd64" / "boot"
+    boot.mkdir(parents=True)
+    shutil.copy(vm.find_kernel(), boot / "vmlinuz-7.3.4+deb13-amd64")
+    assert vm.release_of(vm.find_kernel()) == "7.3.4+deb13-amd64"
+    (boot.parent / vm.BUILDER).mkdir()
+    assert vm.release_of(vm.find_kernel()) == "6.12.117+deb12-amd64"
+    assert vm.release_of(vm.find_kernel("7.3.4+deb13-amd64")) == "7.3.4+deb13-amd64"
 
 
 @pytest.mark.parametrize("name", ["6.7", "*", "../6.1", ""])
