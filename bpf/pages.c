@@ -276,7 +276,7 @@ static __always_inline int book_page_cache(raw_tp *ctx)
 	u64 key = page_key(ctx->args[ARGUMENT_ADDED_TO_PAGE_CACHE]);
 	struct allocation *found = find_outstanding(key), taken;
 
-	if (key && found && found->family == FAMILY_PAGE && strike(key, &taken))
+	if (key && found && found->family == FAMILY_PAGES && strike(key, &taken))
 		undo(&taken);
 	return 0;
 }
