@@ -78,7 +78,9 @@ def add_pages(btf: Btf, table: KernelTable, plan: Plan) -> None:
             )
         )
     bulk = traced_function(btf, Attachment.FEXIT, ("alloc_pages_bulk_noprof", "__alloc_pages_bulk"))
-    parameters = btf.function_parameters(bulk[0].target) if bulk else None
+    if not bulk:  # exported where it exists: up to v5.12 there is none, and nothing to miss
+        return
+    parameters = btf.function_parameters(bulk[0].target)
     if parameters is None or "page_array" not in parameters:
         bulk = ()
     else:

@@ -119,7 +119,11 @@ static int start_cache_merged(void)
 static noinline void leak_bulk(void)
 {
 	void *objects[13];
-	int number = kmem_cache_alloc_bulk(cache, GFP_KERNEL, ARRAY_SIZE(objects), objects);
+	int number = 0;
+
+	/* The number, or whether it got them: it is all or none. */
+	if (kmem_cache_alloc_bulk(cache, GFP_KERNEL, ARRAY_SIZE(objects), objects))
+		number = ARRAY_SIZE(objects);
 
 	/* 5 of 13 stay. */
 	for (int i = 5; i < number; i++)
