@@ -145,7 +145,6 @@ def _describe(snapshot: Snapshot, number: int, root: Path) -> None:
         if text is not None:
             snapshot.note(key, text.split()[0])
     snapshot.note("machine", platform.machine())
-    snapshot.note("page_bytes", str(os.sysconf("SC_PAGESIZE")))
     snapshot.note("uid", str(os.geteuid()))
 
 

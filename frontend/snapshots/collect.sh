@@ -97,7 +97,6 @@ note uptime_seconds "$(sed 's/ .*//' /proc/uptime)"
 note kernel "$(uname -r)"
 note machine "$(uname -m)"
 note boot_id "$(cat /proc/sys/kernel/random/boot_id)"
-page_bytes=$(getconf PAGESIZE 2>/dev/null) && note page_bytes "$page_bytes"
 note uid "$(id -u)"
 
 if ! grep -q " $debug debugfs " /proc/mounts && [ -d $debug ]; then

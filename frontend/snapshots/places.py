@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from kleak.model.session import PAGE_BYTES, Frame
+from kleak.model.session import PAGE_BYTES, Frame, Source
 from kleak.parsers.code_location import CodeLocation
 from kleak.parsers.kallsyms import Symbol
 from kleak.snapshots.snapshot import Snapshot
-
-
-class _Table(NamedTuple):
-    """A snapshot's symbols of modules, by address."""
-
-    addresses: list[int]
-    symbols: tuple[Symbol, ...]
-    page_bytes: int
 
 
 class Places:
@@ -29,17 +20,11 @@ class Places:
 
     # Whether the modules of the last snapshot are those of the first.
     nothing_new_loaded: bool
-    page_bytes: int
 
     def __init__(self, snapshots: Sequence[Snapshot]) -> None:
         """Take the symbols of all snapshots, and the modules of the last that lists them."""
-        self.page_bytes = snapshots[0].page_bytes if snapshots else PAGE_BYTES
         self._tables = [
-            _Table(
-                [symbol.address for symbol in snapshot.module_symbols],
-                snapshot.module_symbols,
-                snapshot.page_bytes,
-            )
+            ([symbol.address for symbol in snapshot.module_symbols], snapshot.module_symbols)
             for snapshot in snapshots
             if snapshot.module_symbols
         ]
@@ -66,21 +51,22 @@ class Places:
 
     def _resolve(self, location: CodeLocation) -> Frame:
         if location.symbol is not None:
-            return Frame(location.module, location.symbol, location.offset or 0)
+            source = None if location.file is None else Source(location.file, location.line or 0)
+            return Frame(location.module, location.symbol, location.offset or 0, source)
         address = location.address or 0
         named = {name for table in self._tables if (name := _look_up(table, address)) is not None}
         return named.pop() if len(named) == 1 else Frame(None, None, address)
 
 
-def _look_up(table: _Table, address: int) -> Frame | None:
-    symbols = table.symbols
-    position = bisect_right(table.addresses, address) - 1
+def _look_up(table: tuple[list[int], tuple[Symbol, ...]], address: int) -> Frame | None:
+    addresses, symbols = table
+    position = bisect_right(addresses, address) - 1
     if position < 0:
         return None
     symbol = symbols[position]
     following = symbols[position + 1] if position + 1 < len(symbols) else None
     # Only what lies between two symbols of one module, or on the page of its last, is its.
     same = following is not None and following.module == symbol.module
-    if not same and address // table.page_bytes != symbol.address // table.page_bytes:
+    if not same and address // PAGE_BYTES != symbol.address // PAGE_BYTES:
         return None
     return Frame(symbol.module, symbol.name, address - symbol.address)

@@ -92,6 +92,30 @@ def judge_alloc_traces(snapshots: Sequence[Snapshot], places: Places) -> list[Su
     return suspects
 
 
+def judge_counted_stacks(snapshots: Sequence[Snapshot], places: Places) -> list[Suspect]:
+    """A suspect for each stack of memleak or bpftrace that holds more at the end than before."""
+    tools = sorted({tool for shot in snapshots for tool in shot.counted_stacks})
+    suspects = []
+    for tool in tools:
+        reports = []
+        for shot in snapshots:
+            report = shot.counted_stacks.get(tool)
+            if report is None:
+                continue
+            tallies: dict[_Frames, Tally] = defaultdict(Tally)
+            for stack in report.stacks:
+                if stack.frames:
+                    frames = places.frames(stack.frames)
+                    before = tallies[frames]
+                    tallies[frames] = Tally(
+                        before.count + (stack.count or 0),
+                        before.size_bytes + (stack.size_bytes or 0),
+                    )
+            reports.append(tallies)
+        suspects += _judge(tool, reports, places, "allocations", lambda frames: "allocation")
+    return suspects
+
+
 def _judge(
     witness: str,
     reports: Sequence[Mapping[_Frames, Tally]],

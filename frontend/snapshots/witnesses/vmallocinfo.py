@@ -25,6 +25,7 @@ WITNESS = "vmallocinfo"
 # Who calls vmalloc for what is no leak of the caller: stacks of tasks, memory of modules.
 _TASK_STACK = re.compile(r"(?:kernel_clone|_do_fork|copy_process|dup_task_struct|fork_idle)\b.*")
 _MODULE_MEMORY = re.compile(r"(?:load_module|move_module|module_alloc\w*|module_memory_alloc)\b.*")
+_PAGE_OFFSET = 0xFFF
 _NO_CALLER = Frame(None, "unknown caller", 0)
 
 
@@ -129,7 +130,7 @@ def _caller(region: Region, places: Places) -> tuple[Hashable, Frame]:
     frame = places.frame(region.caller)
     if frame.symbol is None and frame.module is None:
         # a module lands elsewhere at each load, but always at the start of a page
-        return (frame.offset % places.page_bytes, region.size_bytes), frame
+        return (frame.offset & _PAGE_OFFSET, region.size_bytes), frame
     return frame, frame
 
 
