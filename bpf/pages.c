@@ -74,14 +74,14 @@ static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 	if (!scope || !key ||
 	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT))
 		return 0;
-	if (seen_by_first(ctx, key, ALLOC_MM_PAGE, copy) ||
+	if (seen_by_first(ctx, key, ALLOC_MM_PAGE_ALLOC, copy) ||
 	    !concerns(ctx, PROGRAM_MM_PAGE_ALLOC, copy, key, 0))
 		return 0;
 	if (find_outstanding(key)) {
 		name.size = (u64)PAGE_BYTES << order;
-		book_reuse(key, FAMILY_PAGE, name.size, &name, copy);
+		book_reuse(key, FAMILY_PAGES, name.size, &name, copy);
 	}
-	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation) ||
+	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGES, 0, &allocation) ||
 	    !describe_pages(order, &allocation))
 		return 0;
 	total = total_for(&allocation, 1);
@@ -126,9 +126,9 @@ static __always_inline void enter_one_of_bulk(u64 page, struct allocation *alloc
 	enter(key, allocation, total);
 }
 
-static __always_inline int book_alloc_pages_bulk(void *ctx)
+static __always_inline int book_alloc_pages_bulk(void *ctx, u64 number)
 {
-	u64 array = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_ARRAY), number = result_of(ctx);
+	u64 array = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_ARRAY);
 	struct allocation allocation = {};
 	struct total *total;
 	u64 list = 0;
@@ -137,7 +137,7 @@ static __always_inline int book_alloc_pages_bulk(void *ctx)
 	list = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_LIST);
 #endif
 	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 1, 0, 0) ||
-	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation) ||
+	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGES, 0, &allocation) ||
 	    !describe_pages(0, &allocation))
 		return 0;
 	total = total_for(&allocation, number);
@@ -161,15 +161,19 @@ static __always_inline int book_alloc_pages_bulk(void *ctx)
 	return 0;
 }
 
+#ifdef PARAMETERS___alloc_pages_bulk
 KRETFUNC_PROBE(__alloc_pages_bulk)
 {
-	return book_alloc_pages_bulk(ctx);
+	return book_alloc_pages_bulk(ctx, result_of(ctx, __alloc_pages_bulk));
 }
+#endif
 
+#ifdef PARAMETERS_alloc_pages_bulk_noprof
 KRETFUNC_PROBE(alloc_pages_bulk_noprof)
 {
-	return book_alloc_pages_bulk(ctx);
+	return book_alloc_pages_bulk(ctx, result_of(ctx, alloc_pages_bulk_noprof));
 }
+#endif
 #endif
 
 /*
@@ -218,7 +222,7 @@ static __always_inline int book_page_of(u64 at, u64 key, u32 block_order, u32 or
 	struct allocation *block = find_outstanding(at);
 	u64 index = (key - (at & ~(u64)SPLIT_KEY)) / PAGE_STRIDE;
 
-	if (!block || block->family != FAMILY_PAGE || block->order != block_order)
+	if (!block || block->family != FAMILY_PAGES || block->order != block_order)
 		return 0;
 	/* A record at a split key does not cover its freed pages: they may be others' now. */
 	if (at & SPLIT_KEY && block->order <= PIECE_BITS_ORDER && block->pieces >> (index & 63) & 1)
@@ -235,7 +239,7 @@ static __always_inline int book_page_free(raw_tp *ctx, u32 copy)
 	u64 key = page_key(ctx->args[ARG_MM_PAGE_FREE_PAGE]), head;
 	u32 zero = 0, order = ctx->args[ARG_MM_PAGE_FREE_ORDER];
 	struct orders_seen *orders = page_orders.lookup(&zero);
-	int seen = seen_by_first(ctx, key, FREE_MM_PAGE, copy);
+	int seen = seen_by_first(ctx, key, FREE_MM_PAGE_FREE, copy);
 
 	if (!orders || !key)
 		return 0;
@@ -260,3 +264,25 @@ int on_mm_page_free_2(raw_tp *ctx)
 {
 	return book_page_free(ctx, 2);
 }
+
+/*
+ * Pages that the page cache takes are its own from then on, whoever made it
+ * read or write: by the event, for the functions that ask for them are many,
+ * and inlined.
+ */
+#ifdef ARGUMENT_ADDED_TO_PAGE_CACHE
+static __always_inline int book_page_cache(raw_tp *ctx)
+{
+	u64 key = page_key(ctx->args[ARGUMENT_ADDED_TO_PAGE_CACHE]);
+	struct allocation *found = find_outstanding(key), taken;
+
+	if (key && found && found->family == FAMILY_PAGES && strike(key, &taken))
+		undo(&taken);
+	return 0;
+}
+
+int on_added_to_page_cache(raw_tp *ctx)
+{
+	return book_page_cache(ctx);
+}
+#endif

@@ -20,13 +20,15 @@ int on_alloc_vmap_area(raw_tp *ctx)
 
 int on_free_vmap_area_1(raw_tp *ctx)
 {
-	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0, FREE_VMAP_AREA, 1);
+	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0,
+		  FREE_FREE_VMAP_AREA_NOFLUSH, 1);
 	return 0;
 }
 
 int on_free_vmap_area_2(raw_tp *ctx)
 {
-	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0, FREE_VMAP_AREA, 2);
+	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0,
+		  FREE_FREE_VMAP_AREA_NOFLUSH, 2);
 	return 0;
 }
 #else
@@ -43,11 +45,13 @@ static __always_inline void book_vmap_area(void *ctx, u64 area)
 				end - start, end - start, 0, 0);
 }
 
+#ifdef PARAMETERS_alloc_vmap_area
 KRETFUNC_PROBE(alloc_vmap_area)
 {
-	book_vmap_area(ctx, result_of(ctx));
+	book_vmap_area(ctx, result_of(ctx, alloc_vmap_area));
 	return 0;
 }
+#endif
 
 KFUNC_PROBE(free_vmap_area_noflush)
 {

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from kleak.capture.engine.records import Limits
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
 from kleak.capture.scope import NamedScope
 from kleak.commands.options.option_group import option_group
@@ -117,9 +118,10 @@ def watch(
     require_root()
     if session.path is not None:
         check_session_place(Path(session.path))
-    watched = Watch(scope, pid, tracer.kernel_headers, tracer.limits, walk_every)
+    tracing = Tracing(tracer.kernel_headers, tracer.limits, session.keep, walk_every=walk_every)
+    watched = Watch(scope, pid, tracing)
     view = View(order=viewing.sort, filter_text=viewing.filter_text)
-    pace = Pace(viewing.interval, viewing.count, session.keep)
+    pace = Pace(viewing.interval, viewing.count)
     progress = make_progress()
     with ExitStack() as stack:
         metrics = None

@@ -29,13 +29,10 @@ _TEND_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often to read, and how many times, if that is limited. ``keep`` outstanding allocations
-    of a site are saved.
-    """
+    """How often to read, and how many times, if that is limited."""
 
     interval_s: float
     count: int | None
-    keep: int
 
 
 class Watching:
@@ -57,6 +54,7 @@ class Watching:
         self._title = _title(watched)
         self._view = view
         self._pace = pace
+        self._keep = watched.tracing.keep
         self._left = pace.count
         self._metrics = metrics
         self._open_session = open_session
@@ -171,7 +169,7 @@ class Watching:
         """Write a session, and return where. Raises KleakError where that fails."""
         with session as writer:
             try:
-                writer.save(self._ledger.session(self._pace.keep))
+                writer.save(self._ledger.session(self._keep))
             finally:
                 if writer.failed:
                     writer.discard()
