@@ -12,7 +12,7 @@ import click
 
 from kleak.commands.options.seconds import Seconds
 from kleak.errors import TargetError, UsageError
-from kleak.files.output_files import find_place
+from kleak.files.output_files import found_place
 from kleak.vm.boot import boot, find_kernel, kvm_works, release_of
 
 CONSOLE_LINES_SHOWN = 20
@@ -96,11 +96,11 @@ def writable_directories(command: Sequence[str]) -> list[Path]:
         if not equals:
             value = command[index + 1] if index + 1 < len(command) else ""
         if value not in ("", "-"):
-            place = find_place(value)
-            if place.is_file:
-                # Both that of a link, and that of the file which it leads to.
-                parents = (Path(value).absolute().parent, place.path.parent)
-                directories += dict.fromkeys(parents)
+            with found_place(value) as place:
+                if place.is_file:
+                    # Both that of a link, and that of the file which it leads to.
+                    parents = (Path(value).absolute().parent, place.path.parent)
+                    directories += dict.fromkeys(parents)
     return directories
 
 

@@ -22,7 +22,6 @@ from kleak.commands.options.session import SessionOptions, session_options
 from kleak.commands.options.tracer import TracerOptions, tracer_options
 from kleak.errors import KleakError
 from kleak.progress import make_progress
-from kleak.store.writer import check_session_place
 from kleak.watch import prometheus
 from kleak.watch import table as live_table
 from kleak.watch.ledger import LiveLedger, Watch, open_ledger
@@ -121,8 +120,7 @@ def watch(
     """
     parse_filter(viewing.filter_text)
     require_root()
-    if session.path is not None:
-        check_session_place(Path(session.path))
+    session.check()
     watched = Watch(scope, pid, tracer.kernel_headers, tracer.limits, walk_every)
     progress = make_progress()
     with ExitStack() as stack:
