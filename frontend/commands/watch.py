@@ -6,7 +6,6 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import click
 
