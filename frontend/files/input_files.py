@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from kleak.errors import UsageError
 from kleak.files.output_files import own_descriptor
+
+_PIECE_BYTES = 1 << 20
 
 
 def open_input(path: Path | str, *, links: bool = True, dir_fd: int | None = None) -> BinaryIO:
@@ -39,7 +41,19 @@ def read_input(path: Path | str, most_bytes: int) -> bytes:
     Raises UsageError for a longer one and as open_input() does, OSError where it cannot be read.
     """
     with open_input(path) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
+        content = read_at_most(file, most_bytes)
+    if content is None:
         raise UsageError(f"{path} is larger than {most_bytes >> 20} MiB: kleak will not read it")
     return content
+
+
+def read_at_most(file: IO[bytes], most_bytes: int) -> bytes | None:
+    """Return the rest of ``file``; None if it is longer. Memory is taken as it is filled."""
+    pieces = []
+    left = most_bytes
+    while piece := file.read(min(_PIECE_BYTES, left + 1)):
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            return None
+    return b"".join(pieces)

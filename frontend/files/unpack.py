@@ -24,3 +24,10 @@ def unpack(decompressor: _Decompressor, packed: bytes, most_bytes: int) -> bytes
     if not decompressor.eof:
         raise ValueError("it is cut off")
     return content
+
+
+def most_unpacked(packed_bytes: int) -> int:
+    """Return how much an honest file of this size unpacks to at most: code and debug information
+    take 3 to 10 times what they are packed to.
+    """
+    return (64 << 20) + 32 * packed_bytes
