@@ -53,6 +53,8 @@
 #endif
 /* Loads of modules that are remembered. */
 #define MAX_LOADS 4096
+/* Loads of other modules that are remembered. */
+#define MAX_VISITS 1024
 #define MODULE_NAME_BYTES 64
 /* Ranges of code whose pages are not counted, and innermost frames that are held against them. */
 #define MAX_PAGE_OWNERS 24

@@ -68,6 +68,7 @@ class ModuleCycles(ModuleLoads):
 
     def run_cycles(self, capture: Capture) -> None:
         """See Driver."""
+        self.notice_modules()
         needs = [name for exercise in self._run.exercises for name in exercise.needs]
         with ModuleLoader(self._run.targets, self._run.timeouts, needs) as loader:
             for index in range(1, self._run.cycles + 1):
@@ -103,6 +104,7 @@ class ModuleCycles(ModuleLoads):
             for exercise in self._run.exercises:
                 capture.progress.say(f"{doing}: {exercise.what}")
                 exercise.run()
+            self.visitors.look()
             capture.progress.say(f"{doing}: unloading {self.title}")
             loader.unload()
             capture.sample("unloaded", index)

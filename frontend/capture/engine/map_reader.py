@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from kleak.capture.engine.bpf_maps import Map
@@ -46,6 +47,17 @@ class MapReader:
                 break
             found.append(_module_load(leaf))
         return tuple(found)
+
+    def visits(self) -> list[LoadRecord]:
+        """Return the loads of modules that are not in scope, first one first.
+
+        The cycle of one is that in which it came: 0 before the first.
+        """
+        if "visits" not in self._maps:
+            return []
+        records = [_module_load(leaf) for _, leaf in self._maps["visits"].rows()]
+        found = [replace(one, cycle=self._epochs.cycle_of(one.cycle)) for one in records]
+        return sorted(found, key=lambda record: record.loaded_at_ns)
 
     def totals(self) -> list[StackTotal]:
         """Return the totals of every stack in every cycle; there may be several rows of one."""

@@ -16,6 +16,8 @@ _FORGOTTEN = (
     "stacks",
     "module_targets",
     "claimed_loads",
+    "visits",
+    "visiting",
     "reused_by_cache",
 )
 

@@ -59,9 +59,9 @@ def find_target(
     by_name = "/" not in spec and ".ko" not in spec
     if not by_name and not Path(spec).is_file():
         raise UsageError(f"{spec}: no such module file")
-    for finding in obstacles(examine_module_loading(), MODULE):
-        raise UnsupportedError(f"no module can be loaded here: {finding.found}; {finding.mend}")
-    path = _find_by_name(spec) if by_name else Path(spec)
+    for check in obstacles(examine_module_loading(), MODULE):
+        raise UnsupportedError(f"no module can be loaded here: {check.found}; {check.mend}")
+    path = find_file(spec) if by_name else Path(spec)
     if not path.is_file():
         raise UsageError(f"{spec}: no such module file")
     image = ModuleImage(path)
@@ -74,7 +74,8 @@ def find_target(
     return ModuleTarget(image.name, path, tuple(parameters), by_name, image)
 
 
-def _find_by_name(name: str) -> Path:
+def find_file(name: str) -> Path:
+    """Return the file that modprobe would load. Raises TargetError where there is none."""
     release = os.uname().release
     answer = _run(["modinfo", "-F", "filename", "-k", release, name])
     filename = answer.stdout.strip()
