@@ -35,6 +35,7 @@ class ModuleLoads(Driver):
         self._table: KernelTable | None = None
         self._failures: dict[int, str] = {}
         self._strangers: set[int] = set()
+        self._repeats: list[Cycle] = []
         self._symboliser: Symboliser | None = None
         self._placed = 0
         self._misfits: list[str] = []
@@ -48,6 +49,10 @@ class ModuleLoads(Driver):
         """Note that the load which is ``cycle`` failed."""
         self._failures[cycle] = reason
 
+    def note_repeat(self, cycle: Cycle) -> None:
+        """Note a cycle that began with no load: what was there went on."""
+        self._repeats.append(cycle)
+
     def note_stranger(self, cycle: int) -> None:
         """Note that the load which is ``cycle`` was of another build than the target's file."""
         self._strangers.add(cycle)
@@ -59,8 +64,8 @@ class ModuleLoads(Driver):
         self.visitors.look()
 
     def cycles(self) -> list[Cycle]:
-        """See Driver: each load is one."""
-        return [self._cycle(record) for record in self._tracer.loads()]
+        """See Driver: each load is one, and what was repeated without any."""
+        return [*(self._cycle(record) for record in self._tracer.loads()), *self._repeats]
 
     def notes(self) -> list[str]:
         """See Driver: loads that have no names."""

@@ -11,7 +11,7 @@ from kleak.capture.lifecycle import Capture, Driver, Outcome, Tracing, capture
 from kleak.capture.scope import NamedScope
 from kleak.capture.target.processes import CommandFailedError, ProcessTree
 from kleak.capture.target.visitors import Visitors
-from kleak.capture.tracers import tracer_of_scope
+from kleak.capture.tracers import attached, tracer_of_scope
 from kleak.capture.witnesses.observer import Observer, Recorder
 from kleak.errors import KleakError
 from kleak.model.session import Cycle
@@ -47,9 +47,8 @@ def trace_command(run: CommandRun, progress: Progress, recorder: Recorder) -> Ou
         run.scope, run.tracing, progress, processes=True, by_process=run.by_process
     )
     observer = Observer(run.scope.names, run.repeat)
-    tracer.compile()
-    observer.begin()  # not earlier: compiling fills the caches again
-    with tracer:
+    # Not earlier than compiled: that fills the caches again.
+    with attached(tracer, progress, observer.begin):
         driver = CommandCycles(run, tracer, table, observer)
         return capture(driver, tracer, progress, recorder, run.tracing)
 

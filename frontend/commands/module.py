@@ -16,6 +16,7 @@ from kleak.capture.target.exercises import Exercise, net_exercise, shell_exercis
 from kleak.capture.target.modules import ModuleTarget, Timeouts, find_target
 from kleak.capture.target.net_plan import read_plan
 from kleak.capture.target.netlink import check_needs
+from kleak.capture.target.references import PinnedError
 from kleak.commands.options.option_group import option_group
 from kleak.commands.options.output import OutputOptions, output_options
 from kleak.commands.options.seconds import Seconds
@@ -222,7 +223,9 @@ def module(
     status = ExitStatus.CLEAN
     if outcome.failure is None or outcome.session.cycles:
         status = reporting.write(judge(outcome.session))
-    if outcome.failure is not None:
+    if isinstance(outcome.failure, PinnedError) and status is ExitStatus.FOUND:
+        click.echo(f"kleak: {outcome.failure}", err=True)
+    elif outcome.failure is not None:
         raise outcome.failure
     return status
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kleak.capture.machine.kernel_state import loaded_modules
 from kleak.capture.machine.probes import examine_module_loading
+from kleak.capture.target.references import PinnedError, read_references
 from kleak.errors import TargetError, UnsupportedError, UsageError
 from kleak.model.doctor import MODULE, obstacles
 from kleak.symbols.module_image import ModuleImage
@@ -94,6 +95,24 @@ def _check_release(spec: str, image: ModuleImage) -> None:
         )
 
 
+def check_dependencies(targets: Sequence[ModuleTarget]) -> None:
+    """See whether all is there that insmod needs. What has a name is modprobe's to care for.
+
+    Raises TargetError with the modules that a file says it depends on and that are not loaded.
+    """
+    there = {*loaded_modules()}
+    for target in targets:
+        said = ",".join(target.image.information.get("depends", ()))
+        needed = [name.replace("-", "_") for name in said.split(",") if name]
+        missing = [name for name in needed if name not in there]
+        if missing and not target.by_name:
+            raise TargetError(
+                f"{target.path} needs modules that are not loaded: {', '.join(missing)}; "
+                f"load them first (modprobe -a {' '.join(missing)})"
+            )
+        there |= {target.name, *needed}
+
+
 class ModuleLoader:
     """Loads and unloads modules, again and again. Use as a context: leaving it unloads what it
     loaded, dependencies too, and nothing else.
@@ -127,6 +146,10 @@ class ModuleLoader:
         self.unload()
         self._unload_dependencies()
 
+    def leave(self) -> None:
+        """Give up unloading: something holds a module for good."""
+        self._stuck = True
+
     def load(self) -> None:
         """Load the modules, in order; their inits have returned then.
 
@@ -150,7 +173,7 @@ class ModuleLoader:
     def unload(self) -> None:
         """Unload those that are loaded, the last one first; their exits have returned then.
 
-        Raises TargetError where one stays.
+        Raises TargetError where one stays: PinnedError where something holds it.
         """
         # /proc/modules begins with the one that was loaded last, which may use the others.
         for name in loaded_modules():
@@ -169,7 +192,11 @@ class ModuleLoader:
             if result.returncode == 0 or name not in loaded_modules():
                 return
             if time.monotonic() >= give_up:
-                raise TargetError(f"module {name} does not unload: {_reason(result.stderr)}")
+                reason = _reason(result.stderr)
+                references = read_references(name)
+                if references is not None:
+                    raise PinnedError(name, reason, references)
+                raise TargetError(f"module {name} does not unload: {reason}")
             time.sleep(_POLL_SECONDS)
 
     def _unload_dependencies(self) -> None:
