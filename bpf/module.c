@@ -196,6 +196,47 @@ static __always_inline int end_load(struct scope *scope, struct module_name *nam
 #endif
 	return 1;
 }
+
+#ifdef ARG_MODULE_GET_MOD
+/* References to modules in scope, by who took them or gave them back. */
+struct reference_key {
+	u64 caller;
+	u32 target; /* as module_targets has it */
+	u32 given_back;
+};
+
+BPF_TABLE("hash", struct reference_key, u64, references, MAX_REFERENCES);
+
+static __always_inline int count_reference(u64 module, u64 caller, u32 given_back)
+{
+	struct reference_key key = { .caller = caller, .given_back = given_back };
+	struct module_name name = {};
+	u64 *number, one = 1;
+	u32 *target;
+
+	read_name(&name, module);
+	target = module_targets.lookup(&name);
+	if (!target)
+		return 0;
+	key.target = *target;
+	number = references.lookup(&key);
+	if (number)
+		__sync_fetch_and_add(number, 1);
+	else
+		references.update(&key, &one);
+	return 0;
+}
+
+int on_module_get(raw_tp *ctx)
+{
+	return count_reference(ctx->args[ARG_MODULE_GET_MOD], ctx->args[ARG_MODULE_GET_IP], 0);
+}
+
+int on_module_put(raw_tp *ctx)
+{
+	return count_reference(ctx->args[ARG_MODULE_PUT_MOD], ctx->args[ARG_MODULE_PUT_IP], 1);
+}
+#endif
 #else
 static __always_inline int begin_load(struct scope *scope, struct module_name *name,
 				      struct text_range *text, struct text_range *init_text)

@@ -17,6 +17,7 @@ from kleak.capture.machine.kernel_state import read_kernel
 from kleak.capture.machine.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
 from kleak.capture.read_session import KEPT_OF_A_SITE, End, Observed, cut_off, read_session
 from kleak.capture.site_index import Names
+from kleak.capture.target.references import PinnedError
 from kleak.capture.target.visitors import Visitors
 from kleak.capture.witnesses.kmemleak import Kmemleak
 from kleak.capture.witnesses.observer import Observer, Recorder
@@ -190,7 +191,7 @@ class Capture:
     def _read(self, failure: KleakError | None, end: End | None) -> Session:
         names = self._driver.names()
         notes = self._driver.notes()
-        if failure is not None:
+        if failure is not None and not isinstance(failure, PinnedError):  # the driver said it
             notes.append(f"ended in {self._driver.place()}: {failure}")
         observed = Observed(
             self._driver.target,

@@ -17,7 +17,7 @@ from kleak.capture.target.modules import (
     Timeouts,
     check_dependencies,
 )
-from kleak.capture.target.references import PinnedError
+from kleak.capture.target.references import PinnedError, describe_callers
 from kleak.capture.tracers import attached, tracer_of_modules
 from kleak.capture.witnesses.observer import Recorder
 from kleak.errors import KleakError, TargetError
@@ -153,6 +153,7 @@ class ModuleCycles(ModuleLoads):
         running = [name for one in self._run.exercises for name in one.left_running()]
         references = replace(pinned.references, processes=tuple(running))
         held = f"module {pinned.module} cannot be unloaded: held by {references.describe()}"
+        held += describe_callers(capture.tracer.references(), pinned.module, self._caller)
         there = loaded_modules()
         if running or not self._run.exercises or any(n not in there for n in self._run.names):
             self._notes.append(held)
@@ -165,6 +166,12 @@ class ModuleCycles(ModuleLoads):
             self._repeat(capture, pinned.module, first)
         except TargetError as error:
             self._notes.append(f"{self.place()} was the last: {error}")
+
+    def _caller(self, address: int) -> str:
+        """Name what returns to an address, as it is now."""
+        frame = self.names().resolve(address, len(self.cycles()))
+        name = f"{address:#x}" if frame.symbol is None else f"{frame.symbol}+{frame.offset:#x}"
+        return name if frame.module is None else f"{name} [{frame.module}]"
 
     def _repeat(self, capture: Capture, pinned: str, first: int) -> None:
         for index in range(first + 1, self._run.cycles + 1):

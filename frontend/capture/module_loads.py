@@ -77,13 +77,16 @@ class ModuleLoads(Driver):
         """
         if self._table is None:
             self._table = read_kernel_table()
-        loads = self._tracer.loads()
-        found = self.visitors.loads([load.loaded_at_ns for load in loads])
-        if self._symboliser is None or found or len(self._targets) > 1:
+        loads, cycles = self._tracer.loads(), self.cycles()
+        found = self.visitors.loads([cycle.loaded_at_ns for cycle in cycles])
+        if self._symboliser is None or found or self._repeats or len(self._targets) > 1:
             self._symboliser, self._placed, self._misfits = Symboliser(self._table), 0, []
         for record in loads[self._placed :]:
             target = self._targets[record.name]
-            load = _module_load(record, target, last_epoch(record, loads))
+            last = last_epoch(record, loads)
+            if record.unloaded_at_ns is None:
+                last = max(last, len(cycles))
+            load = _module_load(record, target, last)
             if load.fits and record.cycle not in self._strangers:
                 found.append((record.loaded_at_ns, load))
             else:

@@ -11,7 +11,7 @@ import pytest
 from kleak.frames.names import base_name
 from tests.support.guest import Guest, GuestJob, GuestResult
 
-CYCLES = 4
+CYCLES = 3
 POKE = "echo 1 >/sys/module/pinned/parameters/poke"
 TIDY = "echo 1 >/sys/module/pinned/parameters/release; rmmod pinned_user; rmmod pinned"
 
@@ -26,11 +26,12 @@ def job(name: str, how: str, exercise: str, tidy: str = TIDY) -> GuestJob:
 
 JOBS = [
     job("pinned-forgotten", "forgotten", POKE),
-    job("pinned-kept", "kept", POKE),
-    job("pinned-once", "once", POKE),
     job("pinned-held", "held", "sleep 900 </dev/pinned &", "pkill sleep; sleep 1; rmmod pinned"),
+    job("pinned-once", "once", POKE),
     job("pinned-used", "nothing", "insmod {pinned_user.ko}"),
+    job("pinned-kept", "kept", POKE),
     job("pinned-nothing", "nothing", ": </dev/pinned"),
+    GuestJob("pinned-unmet", ["kleak", "module", "{pinned_user.ko}"]),
 ]
 
 
@@ -57,6 +58,9 @@ def test_a_leak_that_pins_its_module_grows_with_the_exercise(guest: Guest) -> No
     assert any(one["says"] == f"+3 in every one of {CYCLES} cycles" for one in leak["evidence"])
     assert "module pinned does not unload" in result.stderr
     assert "held by 1 reference" in result.stderr
+    (said,) = [one for one in report["trust"]["notes"] if "cannot be unloaded" in one]
+    assert "taken by hold+0x" in said or "taken by poke+0x" in said
+    assert "[pinned] (1)" in said
     assert any("each later cycle repeats the exercise" in one for one in report["trust"]["notes"])
     assert not any("outlived the unload" in reason["says"] for reason in leak["evidence"])
 
@@ -88,3 +92,9 @@ def test_a_module_that_uses_it_is_named(guest: Guest) -> None:
 def test_one_that_goes_is_as_before(guest: Guest) -> None:
     result = guest["pinned-nothing"]
     assert result.status == 0, result.stderr
+
+
+def test_what_a_file_depends_on_is_named(guest: Guest) -> None:
+    result = guest["pinned-unmet"]
+    assert result.status == 4
+    assert "pinned_user.ko needs modules that are not loaded: pinned;" in result.stderr

@@ -87,6 +87,8 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
         for event in _MODULE_EVENTS:
             plan.constants.update(arguments(btf, event, ("mod",)))
             plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),), without))
+    if modules:
+        _add_references(btf, plan)
     if processes:
         for event, wanted in _PROCESS_EVENTS.items():
             plan.constants.update(arguments(btf, event, wanted))
@@ -103,6 +105,16 @@ def _offsets(btf: Btf, members: Iterable[tuple[str, str]]) -> dict[str, int]:
     return {
         f"OFF_{struct}_{member}".upper(): offset(btf, struct, member) for struct, member in members
     }
+
+
+def _add_references(btf: Btf, plan: Plan) -> None:
+    """Add the events of references to modules; the kernel has both or none (MODULE_UNLOAD)."""
+    for event in ("module_get", "module_put"):
+        found = arguments(btf, event, ("mod", "ip"))
+        if found:
+            plan.constants.update(found)
+            without = "who takes references to a module and gives them back is not seen here"
+            plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),), without))
 
 
 def _can_load_modules(btf: Btf) -> bool:

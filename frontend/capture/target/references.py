@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kleak.capture.engine.records import ReferenceCount
 from kleak.errors import TargetError
 
 _MODULES = Path("/sys/module")
@@ -35,6 +37,28 @@ class References:
             named = ", ".join([*self.processes[:_NAMED], *more])
             said += f"; of the exercise there still run: {named}"
         return said
+
+
+def describe_callers(
+    counts: Sequence[ReferenceCount], module: str, name_of: Callable[[int], str]
+) -> str:
+    """Say who took references to ``module`` and gave them back, so often; "" if nobody was seen.
+
+    "; taken by sk_alloc+0x2f (4), given back by sk_free+0x61 (3)". ``name_of`` names an address.
+    """
+    said = ""
+    for given_back, verb in ((False, "; taken by "), (True, ", given back by ")):
+        own = [one for one in counts if one.module == module and one.given_back is given_back]
+        own.sort(key=lambda one: -one.number)
+        named = [f"{name_of(one.caller)} ({one.number})" for one in own[:_NAMED]]
+        more = ["..."] if len(own) > _NAMED else []
+        if named:
+            said += verb + ", ".join([*named, *more])
+        elif not given_back:
+            return ""
+        else:
+            said += ", given back by nobody"
+    return said
 
 
 class PinnedError(TargetError):

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from kleak.capture.engine.records import ReferenceCount
 from kleak.capture.target.exercises import shell_exercise
-from kleak.capture.target.references import PinnedError, References
+from kleak.capture.target.references import PinnedError, References, describe_callers
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,25 @@ def test_what_an_exercise_left_running_is_named() -> None:
     while busy.left_running() and time.monotonic() < until:
         time.sleep(0.01)
     assert busy.left_running() == ()
+
+
+COUNTS = [
+    ReferenceCount("leaky", 0x10, given_back=False, number=4),
+    ReferenceCount("leaky", 0x20, given_back=False, number=9),
+    ReferenceCount("leaky", 0x30, given_back=True, number=3),
+    ReferenceCount("other", 0x40, given_back=True, number=3),
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("leaky", "; taken by 0x20 (9), 0x10 (4), given back by 0x30 (3)"),
+        ("other", ""),
+        ("none", ""),
+    ],
+)
+def test_callers_in_words(module: str, said: str) -> None:
+    assert describe_callers(COUNTS, module, hex) == said
+    never = describe_callers(COUNTS[:1], "leaky", hex)
+    assert never == "; taken by 0x10 (4), given back by nobody"
