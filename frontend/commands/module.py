@@ -188,6 +188,9 @@ def module(
     modprobe does. It must not be loaded; it is not loaded afterwards. With --follow it is left to
     others altogether.
 
+    Where something holds the module and it cannot be unloaded, the cycles that are left repeat the
+    exercise with it loaded, and it stays.
+
     Before the first cycle and after each one (with --follow: at the beginning and the end),
     dentries and inodes that nothing uses are dropped on the whole machine (drop_caches=2), so that
     they do not look like leaks: what comes next looks them up again.
