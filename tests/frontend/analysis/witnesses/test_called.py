@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 
+from kleak.analysis.judge import judge
 from kleak.analysis.weights import Fact
 from kleak.analysis.witnesses import origin
+from kleak.model.report import Verdict
 from kleak.model.session import Answer
+from kleak.store.reader import read_session
 from tests.support.samples import session, site, stack
+from tests.support.saved import FILES
 
 SAID = """\
 nla_strdup\tchar\tstruct nlattr\t-
@@ -18,6 +22,12 @@ rhashtable_init\t-\tstruct rhashtable,struct rhashtable_params\trhashtable_destr
 thing_register\t-\tstruct thing\t-
 cache_grow\t-\tstruct cache\t-
 """
+
+
+# A cache is the kernel's, and so is its name in sysfs.
+_NAME_OF_A_CACHE = (
+    "kobject_set_name_vargs <- kobject_init_and_add <- sysfs_slab_add <- kmem_cache_create"
+)
 
 
 def fact(frames, said=SAID):
@@ -51,6 +61,7 @@ def test_what_the_kernel_keeps_is_its_own():
         "bucket_table_alloc <- rhashtable_insert_slow": Fact.REGISTRY,
         "kernfs_new_node <- kobject_add_internal <- kobject_init_and_add": Fact.REGISTRY,
         "create_cache <- kmem_cache_create <- widget_init": Fact.REGISTRY,
+        _NAME_OF_A_CACHE: Fact.REGISTRY,
     }.items():
         assert fact(frames) is expected, frames
 
@@ -58,3 +69,11 @@ def test_what_the_kernel_keeps_is_its_own():
 def test_names_decide_where_the_kernel_says_nothing():
     assert fact("some_alloc", "") is Fact.CONSTRUCTOR
     assert fact("widget_init", "") is Fact.DEEP
+
+
+def test_of_a_captured_cache_that_was_left_behind_its_objects_alone_are_accused():
+    judged = judge(read_session(FILES / "witnesses" / "6.12--classic-objects.kleak"))
+    guilty = [one.frames[0].symbol for one in judged.sites if one.verdict >= Verdict.LIKELY]
+    assert guilty == ["classic_leak_object", "classic_leak_kmalloc"]
+    left = [one for one in judged.sites if one.frames[0].symbol == "kobject_set_name_vargs"]
+    assert [one.per_cycle is not None and one.per_cycle[0].count for one in left] == [1]
