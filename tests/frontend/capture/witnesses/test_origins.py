@@ -30,3 +30,13 @@ def test_a_kernel_without_btf_is_no_error(tmp_path):
     assert (found.state.outcome, found.text) == (Outcome.ABSENT, None)
     (tmp_path / "damaged").write_bytes(b"no BTF")
     assert read_origins([site([1])], LEAKY, tmp_path / "damaged").state.outcome is Outcome.ABSENT
+
+
+def test_what_takes_back_an_object_takes_its_type():
+    if not BTF.exists():
+        pytest.skip("this kernel has no BTF")
+    frames = stack("__kmalloc_noprof+1 <- device_create+1 <- f+1 [leaky]")
+    text = read_origins([site([1], frames=frames)], LEAKY).text
+    name, returns, _, undo = text.strip().split("\t")
+    assert (name, returns) == ("device_create", "struct device")
+    assert undo != "device_destroy"  # that takes the class of the device, and its number
