@@ -92,6 +92,20 @@ class Member:
     count: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prototype:
+    """What a function returns and takes pointers to.
+
+    ``returns`` is None where it returns no pointer; else as in ``takes``, which has one entry for
+    each parameter that is a pointer, in order: the name of a struct or union behind "struct ", the
+    name of another type, "" for one without a name, and "void"; each behind "*" for a pointer to a
+    pointer.
+    """
+
+    returns: str | None
+    takes: tuple[str, ...]
+
+
 class Btf:
     """Answers questions about the types of one kernel.
 
@@ -143,6 +157,14 @@ class Btf:
         """Whether the kernel has a FUNC of that name (static functions are among them)."""
         return bool(self._named(name, (_Kind.FUNC,)))
 
+    def has_name(self, name: str) -> bool:
+        """Whether anything has that name: many questions of what may not be there cost little."""
+        return name.encode() in self._all_strings
+
+    @cached_property
+    def _all_strings(self) -> frozenset[bytes]:
+        return frozenset(self._strings.split(b"\0"))
+
     def function_id(self, name: str) -> int | None:
         """Number of the type of a FUNC, by which the kernel knows it (BPF's attach_btf_id)."""
         return self._id(name, _Kind.FUNC)
@@ -175,6 +197,43 @@ class Btf:
                 raise ParseError(f"BTF: function {name} has no prototype")
             found.add(self._size(self._words[prototype + 2]))
         return self._one(name, found)
+
+    def prototype(self, name: str) -> Prototype | None:
+        """What a function returns and takes pointers to."""
+        found = set()
+        for start in self._named(name, (_Kind.FUNC,)):
+            prototype = self._start(self._words[start + 2])
+            if self._kind(prototype) != _Kind.FUNC_PROTO:
+                raise ParseError(f"BTF: function {name} has no prototype")
+            parameters = (
+                self._pointee(self._words[prototype + 4 + 2 * index])
+                for index in range(self._vlen(prototype))
+            )
+            found.add(
+                Prototype(
+                    self._pointee(self._words[prototype + 2]),
+                    tuple(one for one in parameters if one is not None),
+                )
+            )
+        return self._one(name, found)
+
+    def _pointee(self, type_id: int) -> str | None:
+        """What a type points to, as in :class:`Prototype`; None for what is no pointer."""
+        start = self._resolve(type_id)
+        if start is None or self._kind(start) != _Kind.PTR:
+            return None
+        behind = self._resolve(self._words[start + 2])
+        if behind is None:
+            return "void"
+        if self._kind(behind) == _Kind.PTR:
+            inner = self._resolve(self._words[behind + 2])
+            return "*" + ("void" if inner is None else self._type_name(inner))
+        return self._type_name(behind)
+
+    def _type_name(self, behind: int) -> str:
+        name = self._string(self._words[behind])
+        composite = self._kind(behind) in (*_COMPOSITE, _Kind.FWD)
+        return f"struct {name}" if composite else name
 
     # --- records ------------------------------------------------------------------------------
 

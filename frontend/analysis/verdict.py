@@ -51,6 +51,15 @@ _FREED = frozenset(
     }
 )
 _REGISTERED = frozenset({Fact.NAME_STAYS, Fact.DEVICE_STAYS})
+# What speaks against a leak by what holds the memory, or by its not being there.
+_HELD = NOT_THERE | {
+    Fact.REFERENCED,
+    Fact.OWN_REFERENCE,
+    Fact.PAGES_HELD,
+    Fact.STILL_LOADED,
+    Fact.STILL_ALLOCATED,
+    Fact.SURVIVED_LOSSY,
+}
 _REPEATED = (
     frozenset({Fact.DIRECT, Fact.EVERY_CYCLE}),
     frozenset({Fact.DIRECT, Fact.EVERY_CYCLE_EQUAL}),
@@ -130,6 +139,9 @@ def _together(facts: Set[Fact]) -> list[Evidence]:
     if facts >= {Fact.CONSTRUCTOR, Fact.EVERY_CYCLE_EQUAL}:
         says = "an object to give back, and as many kept in every cycle"
         evidence.append(Evidence("made each time", says, Fact.CONSTRUCTOR_EACH_TIME.log_odds))
+    if facts >= {Fact.DEEP, Fact.EVERY_CYCLE_EQUAL, Fact.NONE_FREED} and facts.isdisjoint(_HELD):
+        says = "as many kept in every cycle, and nothing but its origin against it"
+        evidence.append(Evidence("kept each time", says, Fact.DEEP_EACH_TIME.log_odds))
     return evidence
 
 

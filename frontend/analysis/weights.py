@@ -150,6 +150,13 @@ class Fact(Enum):
         "Both together: an object for the module to give back, and as many left by every one "
         "of three cycles or more. No innocent run of the corpus left any (docs/accuracy.md).",
     )
+    DEEP_EACH_TIME = (
+        "deep in the kernel, the same growth in every cycle",
+        1.5,
+        "A cache fills and a registry frees late: neither keeps as many in every one of three "
+        "cycles or more. Where no witness says that it was freed, or that something still holds "
+        "it, the ledger outweighs where the stack begins.",
+    )
     OTHER_MODULE = (
         "another module's call",
         -0.3,

@@ -16,6 +16,7 @@ from kleak.capture.site_index import Names
 from kleak.capture.sites import build_sites
 from kleak.capture.witnesses.kmemleak import NOT_ASKED, KmemleakResult
 from kleak.capture.witnesses.observer import Observer
+from kleak.capture.witnesses.origins import read_origins
 from kleak.capture.witnesses.page_holders import PageHolders
 from kleak.capture.witnesses.pointers import read_pointers
 from kleak.capture.witnesses.reachability import Joined
@@ -129,6 +130,8 @@ def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session
     if end is not None:
         pointers = read_pointers(sites)
         witnesses.note("pointers", pointers.state, pointers.text)
+        origins = read_origins(sites, observed.target)
+        witnesses.note("origins", origins.state, origins.text)
     about = observed.observer.describe(sites, witnesses.answers, finished=end is not None)
     trust = Trust(
         losses(counters) | dict(end.cut if end is not None else {}),

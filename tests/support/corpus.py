@@ -139,6 +139,15 @@ LEAKS: tuple[Case, ...] = (
     _leak("inlined", "leak_through_inline", "kmalloc", 3, 192),
     _leak("recursive", "leak_recursively", "kmalloc", 1, 128),
     _leak("other_module", "leak_of_other_module", "kmalloc", 3, 256, keeper=True),
+    _leak("nla_strdup", "leak_nla_strdup", "kmalloc", 1, 32),
+    _leak("bioset", "leak_bioset", "kmem_cache", 7),
+    _leak("dst_cache", "leak_dst_cache", "percpu", 1),
+    _leak("rhashtable", "leak_rhashtable", "kmalloc", 1),
+    _leak("sg_table", "leak_sg_table", "kmalloc", 1),
+    _leak("srcu", "leak_srcu", "percpu", 1),
+    _leak("kfifo", "leak_kfifo", "kmalloc", 1, 512),
+    _leak("shash", "leak_shash", "kmalloc", 1),
+    _leak("kobject_added", "leak_kobject_added", "kmalloc", 1, 16),
 )  # fmt: skip
 
 INNOCENTS: tuple[Case, ...] = (
@@ -165,6 +174,7 @@ INNOCENTS: tuple[Case, ...] = (
     Case("innocent_entries"),
     Case("innocent_page_cache"),
     Case("innocent_dentries"),
+    Case("innocent_makers"),
     Case("innocent_set_up_once", keeper=True),
     Case("innocent_pool_that_fills", cycles=6, keeper=True),
 )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kleak.analysis.verdict import decide
+from kleak.analysis.findings import Finding
+from kleak.analysis.verdict import decide, weigh
 from kleak.analysis.weights import Fact
 from kleak.model.report import Verdict
 
@@ -50,3 +51,30 @@ LISTED = frozenset({Fact.DEEP, Fact.REGION_THERE})
 )
 def test_verdict(percent, facts, complete, verdict):
     assert decide(percent, facts, complete=complete) is verdict
+
+
+def test_what_is_told_twice_is_cut_once():
+    twice = [Finding(name, Fact.EVERY_CYCLE_EQUAL, "") for name in ("slabinfo", "vmallocinfo")]
+    evidence = weigh(twice, complete=True)
+    assert sum(one.weight for one in evidence) == pytest.approx(
+        Fact.EVERY_CYCLE_EQUAL.log_odds + Fact.PRIOR.log_odds
+    )
+
+
+def test_equal_growth_outweighs_a_deep_stack_only_where_nothing_is_against_it():
+    growing = [Finding("x", fact, "") for fact in (Fact.DEEP, Fact.EVERY_CYCLE_EQUAL)]
+    for fact, outweighs in {
+        Fact.NONE_FREED: True,
+        Fact.SOME_FREED: False,
+        Fact.REFERENCED: False,
+        Fact.OWN_REFERENCE: False,
+        Fact.PAGES_HELD: False,
+        Fact.NOT_TRACKED: False,
+        Fact.STILL_LOADED: False,
+        Fact.STILL_ALLOCATED: False,
+        Fact.SURVIVED_LOSSY: False,
+    }.items():
+        others = {fact} if outweighs or fact is Fact.SOME_FREED else {fact, Fact.NONE_FREED}
+        findings = [*growing, *(Finding("y", one, "") for one in others)]
+        said = {one.witness for one in weigh(findings, complete=True)}
+        assert ("kept each time" in said) is outweighs, fact

@@ -18,7 +18,7 @@ struct corpus_case {
 
 extern const struct corpus_case slab_cases[], string_cases[], page_cases[], area_cases[],
 	object_cases[], context_cases[], handler_cases[], pattern_cases[], innocent_cases[],
-	innocent_object_cases[];
+	innocent_object_cases[], maker_cases[];
 
 /* Known at run time only, so that loops stay loops and sizes are not constants. */
 extern int two, three, five, seven;

@@ -19,6 +19,7 @@ module_param_named(case, name, charp, 0444);
 static const struct corpus_case *const themes[] = {
 	slab_cases,    string_cases,  page_cases,    area_cases,     object_cases,
 	context_cases, handler_cases, pattern_cases, innocent_cases, innocent_object_cases,
+	maker_cases,
 };
 static const struct corpus_case *chosen;
 
