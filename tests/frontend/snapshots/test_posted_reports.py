@@ -240,6 +240,7 @@ def test_archives_are_read_whatever_their_name(tmp_path, pack):
 def test_links_of_a_tree_are_not_followed(tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/meminfo").symlink_to(REPORTS / "base/ok-meminfo.txt")
+    (tmp_path / "tree/proc").symlink_to(REPORTS / "f-sos/proc")
     assert run("triage", tmp_path / "tree").exit_code == 2
 
 
