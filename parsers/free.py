@@ -65,6 +65,10 @@ def parse(source: Source, *, errors: OnError = "raise") -> Free:
             if not text.startswith("Mem"):
                 continue
             figures, unit = _figures(words, columns)
+            cache = figures.get("buffers"), figures.get("cached")
+            if cache[0] is not None and cache[1] is not None and "available" not in figures:
+                # procps before 3.3.10 counts the page cache as used
+                figures["used"] -= cache[0] + cache[1]
             return Free("free", figures, unit, tuple(damage.problems))
         else:
             damage.report("not a line of free or top", number, line)

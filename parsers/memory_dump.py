@@ -27,14 +27,14 @@ from dataclasses import dataclass, field
 from kleak.parsers._lines import Source, iterate_lines
 from kleak.parsers.kmsg import read_line
 
-_OOM = re.compile(r"(?P<comm>.+) invoked oom-killer: (?P<rest>.*)")
+_OOM = re.compile(r"(?:(?P<comm>.+) invoked )?oom-killer: (?P<rest>gfp_mask.*)")
 _FAILURE = re.compile(
     r"(?:(?P<comm>\S.*?): )?page allocation (?:failure|stall).*?order:\s?(?P<order>\d+).*"
 )
 _ORDER = re.compile(r"order=(-?\d+)")
 _MEM_INFO = re.compile(r"Mem-[Ii]nfo:")
-_COUNTS = re.compile(r"(?:[A-Za-z_]+:\d+(?:#\d+)?[ ,]*)+")
-_COUNT = re.compile(r"([A-Za-z_]+):(\d+)")
+_COUNTS = re.compile(r"(?:[A-Za-z_-]+:\d+(?:#\d+)?[ ,]*)+")
+_COUNT = re.compile(r"([A-Za-z_-]+):(\d+)")
 _KILOBYTES = re.compile(r"([a-z_]+(?:\(anon\)|\(file\))?):(\d+)kB")
 _ZONE_PLACE = re.compile(r"(?:Node \d+ )?(?P<zone>\w+) free:\d+kB min:.*")
 _NODE_PLACE = re.compile(r"Node \d+ (?:active_anon|\w+):\d+kB .*")

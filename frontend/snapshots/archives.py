@@ -21,9 +21,10 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Literal, cast
 
 from kleak.errors import UsageError
 
@@ -32,7 +33,10 @@ from kleak.errors import UsageError
 MAX_FILES = 50_000
 MAX_FILE_BYTES = 256 << 20
 MAX_TOTAL_BYTES = 1 << 30
+# What may be unpacked and passed over to get there.
+MAX_UNPACKED_BYTES = 8 << 30
 MAX_DEPTH = 12
+_TAR_HEAD_BYTES = 512
 _NESTED = 2
 
 UNREADABLE = (
@@ -144,41 +148,80 @@ def unpack(file: File, budget: Budget, depth: int = 0) -> Iterator[File]:
     if depth > _NESTED:
         yield file
     elif head.startswith((_GZIP, _XZ, _BZIP2, _ZSTD)):
-        data = _decompress(file.data, budget)
-        name = file.name.removesuffix(Path(file.name).suffix)
-        yield from unpack(File(name, data), budget, depth + 1)
+        yield from _decompress(file, budget, depth)
     elif head.startswith(_ZIP):
         yield from _unzip(file, budget, depth)
     elif _is_tar(file.data):
-        yield from _untar(file, budget, depth)
+        yield from _untar(io.BytesIO(file.data), budget, depth)
     elif _is_mail(file.data):
         yield from _open_mail(file)
     else:
         yield file
 
 
-def _decompress(data: bytes, budget: Budget) -> bytes:
-    """The whole, up to the limit. Raises one of UNREADABLE."""
-    limit = min(MAX_FILE_BYTES, budget.total_bytes)
-    if data.startswith(_ZSTD):
-        plain = _decompress_zstd(data, limit)
-    else:
-        with _opened(data) as stream:
-            plain = stream.read(limit + 1)
+class _Bounded(io.RawIOBase):
+    """A stream of which no more than a limit can be read, behind a head that was read already."""
+
+    def __init__(self, head: bytes, stream: IO[bytes], limit: int) -> None:
+        self._head = head
+        self._stream = stream
+        self._left = limit
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left + 1 if size < 0 else size
+        data = self._head[:wanted]
+        self._head = self._head[wanted:]
+        while len(data) < wanted and (more := self._stream.read(wanted - len(data))):
+            data += more
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("unpacks to more than kleak reads")
+        return data
+
+
+def _decompress(file: File, budget: Budget, depth: int) -> Iterator[File]:
+    """The file in it, or, of a tar, the files: those that are too large are passed over.
+
+    Raises one of UNREADABLE.
+    """
+    with _opened(file.data) as stream:
+        head = stream.read(_TAR_HEAD_BYTES)
+        if _is_tar(head):
+            bounded = _Bounded(head, stream, MAX_UNPACKED_BYTES)
+            yield from _untar(bounded, budget, depth, mode="r|")
+            return
+        limit = min(MAX_FILE_BYTES, budget.total_bytes)
+        plain = head + stream.read(limit + 1 - len(head))
     if len(plain) > limit:
         raise ValueError(f"unpacks to more than {limit >> 20} MB")
     budget.total_bytes -= len(plain)
-    return plain
+    name = file.name.removesuffix(Path(file.name).suffix)
+    yield from unpack(File(name, plain), budget, depth + 1)
 
 
-def _opened(data: bytes) -> IO[bytes]:
+@contextmanager
+def _opened(data: bytes) -> Iterator[IO[bytes]]:
+    """What compressed data unpacks to, as a stream."""
     packed = io.BytesIO(data)
     if data.startswith(_GZIP):
-        return cast("IO[bytes]", gzip.open(packed))
-    return lzma.open(packed) if data.startswith(_XZ) else bz2.open(packed)
+        with gzip.open(packed) as stream:
+            yield cast("IO[bytes]", stream)
+    elif data.startswith(_XZ):
+        with lzma.open(packed) as xz:
+            yield xz
+    elif data.startswith(_BZIP2):
+        with bz2.open(packed) as bzip:
+            yield bzip
+    else:
+        with _opened_zstd(data) as zstd:
+            yield zstd
 
 
-def _decompress_zstd(data: bytes, limit: int) -> bytes:
+@contextmanager
+def _opened_zstd(data: bytes) -> Iterator[IO[bytes]]:
     tool = shutil.which("zstd")
     if tool is None:
         raise ValueError("compressed with zstd, and there is no zstd command: unpack it first")
@@ -189,20 +232,23 @@ def _decompress_zstd(data: bytes, limit: int) -> bytes:
             [tool, "-dcq"], stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as process:
             assert process.stdout is not None
-            plain = process.stdout.read(limit + 1)
-            if len(plain) > limit:
+            try:
+                yield process.stdout
+                whole = not process.stdout.read(1)
+            finally:
                 process.kill()
-    if process.returncode and len(plain) <= limit:
+    if whole and process.returncode > 0:
         raise ValueError("zstd data that is damaged or cut off")
-    return plain
 
 
 def _is_tar(data: bytes) -> bool:
     return data[257:262] == b"ustar"
 
 
-def _untar(file: File, budget: Budget, depth: int) -> Iterator[File]:
-    with tarfile.open(fileobj=io.BytesIO(file.data)) as archive:
+def _untar(
+    data: IO[bytes] | _Bounded, budget: Budget, depth: int, mode: Literal["r:", "r|"] = "r:"
+) -> Iterator[File]:
+    with tarfile.open(fileobj=cast("IO[bytes]", data), mode=mode) as archive:
         for member in archive:
             if member.isfile() and budget.take(member.name, member.size):
                 opened = archive.extractfile(member)

@@ -404,6 +404,9 @@ def _foreign(text: str, number: int, progress: _Progress) -> None:
                 progress.close()
                 progress.source = title["title"]
             return
+        if bare == "BUG: memory leak" or (not any(map(str.isalnum, bare)) and "." not in bare):
+            # syzbot's title of the object that follows; rules and other ornament
+            return
         if is_fence(bare) or (progress.context == "slabinfo" and rows.is_head_piece(bare)):
             return
         if _STACK_ENDS.fullmatch(bare) is not None:

@@ -208,6 +208,7 @@ _BY_THEMSELVES: tuple[_Recogniser, ...] = (
     _simple("vmstat", r"(?P<key>nr_[a-z_]+) \d+"),
     _simple("memleak", r"\[\d\d:\d\d:\d\d\] Top \d+ stacks with outstanding allocations:",
             begins=True),
+    _simple("memleak", r"addr = [0-9a-f]+ size = \d+"),
     _simple("memleak", r"\d+ bytes in \d+ allocations from stack.*"),
     _simple("bpftrace", r"@\w*\[[^\]]*"),
     _simple("ref_tracker", ref_tracker.HEAD),

@@ -79,10 +79,15 @@ def _dump(shot: Snapshot) -> Iterator[TriageFinding]:
         says += f"; it was the limit{of} of {dump.cgroup}, not the machine's memory"
     if dump.tasks:
         total = sum(task.rss_pages for task in dump.tasks) * shot.page_bytes
-        says += f"; all {len(dump.tasks)} tasks together hold {size(total)}"
+        tasks = (
+            "the 1 task listed holds"
+            if len(dump.tasks) == 1
+            else (f"all {len(dump.tasks)} tasks together hold")
+        )
+        says += f"; {tasks} {size(total)}"
     yield TriageFinding(dump.reason != "shown", "memory dump", says,
                         "grep -e 'Mem-Info' -A 60 of the whole log, if this is not all of it"
-                        if not dump.counts else None)  # fmt: skip
+                        if not dump.counts and dump.cgroup is None else None)  # fmt: skip
     yield from _outside_counts(shot)
 
 
@@ -328,7 +333,7 @@ def _free(shot: Snapshot) -> Iterator[TriageFinding]:
     unit = found.unit_bytes
 
     def shown(value: float) -> str:
-        return f"{value:g}" if unit is None else size(round(value * unit))
+        return f"{value:.10g}" if unit is None else size(round(value * unit))
 
     says = "" if share is None or total is None else (
         f"{shown(found.figures['used'])} of {shown(total)} used ({100 * share:.0f} %)"

@@ -240,6 +240,7 @@ def test_archives_are_read_whatever_their_name(tmp_path, pack):
 def test_links_of_a_tree_are_not_followed(tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/meminfo").symlink_to(REPORTS / "base/ok-meminfo.txt")
+    (tmp_path / "tree/proc").symlink_to(REPORTS / "f-sos/proc")
     assert run("triage", tmp_path / "tree").exit_code == 2
 
 
@@ -271,3 +272,40 @@ def test_damage_is_never_nothing_reported(tmp_path):
         assert "nothing reported" not in result.output, cut
         assert ("1 object" in result.output or "could not be read" in result.output
                 or "not used" in result.output or result.exit_code == 2), result.output  # fmt: skip
+
+
+def test_an_archive_is_read_past_what_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr("kleak.snapshots.archives.MAX_FILE_BYTES", 1 << 16)
+    path = tmp_path / "sos.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        large = tarfile.TarInfo("journal")
+        large.size = 1 << 17
+        archive.addfile(large, io.BytesIO(bytes(1 << 17)))
+        archive.add(REPORTS / "base/ok-meminfo.txt", "proc/meminfo")
+    output = said(run("triage", path))
+    assert "85.0 %" in output
+    assert "journal: too large to look at" in output
+
+
+def test_a_dump_of_linux_2_6(tmp_path):
+    path = tmp_path / "log"
+    path.write_text(
+        "oom-killer: gfp_mask=0xd0, order=0\n"
+        "Mem-info:\n"
+        "Active:1000 inactive:2000 dirty:0 free:3000 slab:200000 mapped-file:100 pagetables:300\n"
+        "Normal free:12000kB min:3756kB low:4692kB high:5632kB\n"
+        "262144 pages of RAM\n"
+        "4000 reserved pages\n"
+    )
+    output = said(run("triage", path))
+    assert "the kernel ran out of memory" in output
+    assert "Slab: 781 MB is 77.5 % of all memory" in output
+
+
+def test_single_addresses_of_memleak_are_no_damage():
+    text = (REPORTS / "w04-memleak-bcc.txt").read_text()
+    lines = text.splitlines(keepends=True)
+    lines[1:1] = ["\taddr = ffff8880aaaa0000 size = 64\n"]
+    result = run("triage", "-", stdin="".join(lines).encode())
+    assert "foo_open+0x31 [foo]" in result.output
+    assert "damage" not in result.output
