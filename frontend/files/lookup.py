@@ -41,7 +41,7 @@ def opened_directory(name: str, *, make: bool = False) -> Iterator[int]:
 
     ``make``: those that are missing are made, for the caller of sudo. Raises as looked_up() does.
     """
-    walk = _Walk(os.path.join(name, "."), make=make)
+    walk = _Walk(name, make=make, directory=True)
     try:
         walk.to_the_last()
         yield walk.at
@@ -52,12 +52,12 @@ def opened_directory(name: str, *, make: bool = False) -> Iterator[int]:
 class _Walk:
     """One way from directory to directory. ``at`` is the one reached, to be closed."""
 
-    def __init__(self, name: str, *, make: bool = False) -> None:
+    def __init__(self, name: str, *, make: bool = False, directory: bool = False) -> None:
         self.at = os.open("/" if name.startswith("/") else ".", _LOOK | os.O_DIRECTORY)
         self._name = name
         self._make = make
         self._links = 0
-        self._left = _parts(name)
+        self._left = _parts(f"{name}/" if directory else name)
 
     def to_the_last(self) -> str:
         """Go on until one name is left that is no directory and no link; return it."""

@@ -33,12 +33,16 @@ fi
 
 restrict=/proc/sys/kernel/kptr_restrict
 debug=/sys/kernel/debug
-restrict_before= mounted= work=
+restrict_before= mounted= work= guard= manifest=
 
 put_back() {
 	if [ -n "$restrict_before" ]; then
-		echo "$restrict_before" >$restrict
+		echo "$restrict_before" >|$restrict
 		restrict_before=
+	fi
+	if [ -n "$guard" ]; then
+		kill "$guard" 2>/dev/null
+		guard=
 	fi
 	if [ -n "$mounted" ]; then
 		umount $debug
@@ -54,14 +58,19 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 
+# Others may own the directory and put links into it: it is held by being there, and files are
+# made anew or not at all.
+set -C
 mkdir -p "$target" || exit 1
+cd -P "$target" || exit 1
+above=$(pwd -P)
 number=1
 while :; do
 	name=$number
 	while [ ${#name} -lt 3 ]; do name=0$name; done
-	if [ ! -e "$target/$name" ] && [ ! -e "$target/$name.tar" ]; then
+	if [ ! -e "$name" ] && [ ! -e "$name.tar" ]; then
 		# mkdir is what decides between two that run at once
-		mkdir "$target/$name.partial" 2>/dev/null && break
+		mkdir "$name.partial" 2>/dev/null && break
 	fi
 	number=$((number + 1))
 	if [ $number -gt 99999 ]; then
@@ -69,25 +78,35 @@ while :; do
 		exit 1
 	fi
 done
-work=$target/$name.partial
+work=$above/$name.partial
+if ! cd -P "$name.partial" || [ "$(pwd -P)" != "$work" ]; then
+	echo "collect: $work was replaced while it was made" >&2
+	work=
+	exit 1
+fi
 
 note() {
-	if ! echo "$1: $2" >>"$work/manifest"; then
-		echo "collect: cannot write to $work" >&2
-		exit 1
-	fi
+	manifest="$manifest$1: $2
+"
+}
+
+# reason: what a command said at last
+reason() {
+	sed -n 's/.*: //;1p' error
+	rm -f error
 }
 
 # save REPORT FILE
 save() {
 	if [ ! -e "$2" ]; then
 		note "report $1" absent
-	elif cat "$2" 2>"$work/error" >"$work/$1"; then
+	elif cat "$2" 2>error >"$1"; then
 		note "report $1" saved
 	else
-		note "report $1" "refused: $(sed -n 's/.*: //;1p' "$work/error")"
-		rm -f "$work/$1"
+		note "report $1" "refused: $(reason)"
+		rm -f "$1"
 	fi
+	rm -f error
 }
 
 note kleak-snapshot 1
@@ -103,24 +122,40 @@ note boot_id "$(cat /proc/sys/kernel/random/boot_id)"
 note uid "$(id -u)"
 
 if ! grep -q " $debug debugfs " /proc/mounts && [ -d $debug ]; then
-	if mount -t debugfs debugfs $debug 2>"$work/error"; then
+	if mount -t debugfs debugfs $debug 2>error; then
 		mounted=yes
 	else
-		note debugfs "refused: $(sed -n 's/.*: //;1p' "$work/error")"
+		note debugfs "refused: $(reason)"
 	fi
+	rm -f error
+fi
+
+restrict_now=$(cat $restrict 2>/dev/null)
+# Puts both back where nothing else can: after SIGKILL.
+if [ -n "$mounted" ] || [ "${restrict_now:-1}" != 1 ]; then
+	(
+		trap '' INT HUP
+		trap - EXIT TERM
+		cd /
+		while kill -0 $$; do sleep 1; done
+		[ "${restrict_now:-1}" = 1 ] || echo "$restrict_now" >|$restrict
+		[ -z "$mounted" ] || umount $debug
+	) </dev/null >/dev/null 2>&1 &
+	guard=$!
 fi
 
 if [ $drop_caches = yes ]; then
 	sync
 	# twice: what the first write sends through RCU, the second finds free
-	if { echo 3 >/proc/sys/vm/drop_caches && sleep 1 && echo 3 >/proc/sys/vm/drop_caches; } \
-		2>"$work/error"; then
+	if { echo 3 >|/proc/sys/vm/drop_caches && sleep 1 && echo 3 >|/proc/sys/vm/drop_caches; } \
+		2>error; then
 		note drop_caches done
 	else
-		reason=$(sed -n 's/.*: //;1p' "$work/error")
-		note drop_caches "refused: $reason"
-		echo "collect: caches were not dropped: $reason" >&2
+		why=$(reason)
+		note drop_caches "refused: $why"
+		echo "collect: caches were not dropped: $why" >&2
 	fi
+	rm -f error
 else
 	note drop_caches "not asked"
 fi
@@ -130,15 +165,16 @@ if [ $scan = yes ]; then
 	if [ ! -e $debug/kmemleak ]; then
 		note scan absent
 		echo "collect: kmemleak did not scan: absent" >&2
-	elif sleep 5 && { echo scan >$debug/kmemleak && sleep 5 && echo scan >$debug/kmemleak; } \
-		2>"$work/error"; then
+	elif sleep 5 && { echo scan >|$debug/kmemleak && sleep 5 && echo scan >|$debug/kmemleak; } \
+		2>error; then
 		# two scans: the first only records the checksum of a new object
 		note scan done
 	else
-		reason=$(sed -n 's/.*: //;1p' "$work/error")
-		note scan "refused: $reason"
-		echo "collect: kmemleak did not scan: $reason" >&2
+		why=$(reason)
+		note scan "refused: $why"
+		echo "collect: kmemleak did not scan: $why" >&2
 	fi
+	rm -f error
 else
 	note scan "not asked"
 fi
@@ -147,29 +183,28 @@ for report in meminfo slabinfo buddyinfo zoneinfo modules allocinfo; do
 	save $report /proc/$report
 done
 
-restrict_now=$(cat $restrict 2>/dev/null)
 if [ "${restrict_now:-1}" != 1 ]; then
 	restrict_before=$restrict_now
-	echo 1 2>/dev/null >$restrict || restrict_before=
+	echo 1 2>/dev/null >|$restrict || restrict_before=
 fi
 save vmallocinfo /proc/vmallocinfo
 # of the symbols only those of modules: they are gone once the module is
 if [ -e /proc/kallsyms ]; then
-	sed -n '/\[/p' /proc/kallsyms >"$work/kallsyms"
+	sed -n '/\[/p' /proc/kallsyms >kallsyms
 	note "report kallsyms" saved
 else
 	note "report kallsyms" absent
 fi
 save kmemleak $debug/kmemleak
 if [ -n "$restrict_before" ]; then
-	echo "$restrict_before" >$restrict
+	echo "$restrict_before" >|$restrict
 	restrict_before=
 fi
-if [ ! -s "$work/vmallocinfo" ]; then
+if [ ! -s vmallocinfo ]; then
 	note addresses unknown
-elif grep -q '^0x0*-' "$work/vmallocinfo"; then
+elif grep -q '^0x0*-' vmallocinfo; then
 	note addresses zero
-elif grep -q '^0x00000000[0-9a-f]\{8\}-' "$work/vmallocinfo"; then
+elif grep -q '^0x00000000[0-9a-f]\{8\}-' vmallocinfo; then
 	note addresses hashed
 elif grep -q '^0x[0-9a-f]\{8\}-0x[0-9a-f]\{8\} ' "$work/vmallocinfo"; then
 	# 32 bits, hashed or not: a region's size is the difference of real addresses only
@@ -184,14 +219,14 @@ else
 fi
 
 save page_owner_stacks $debug/page_owner_stacks/show_stacks
-if [ ! -e "$work/page_owner_stacks" ]; then
+if [ ! -e page_owner_stacks ]; then
 	save page_owner $debug/page_owner
 fi
 
 if [ -d /sys/kernel/slab ]; then
 	# a merged cache is a link to the one it was merged into
 	ls -l /sys/kernel/slab 2>/dev/null | sed -n 's/.* \([^ ]*\) -> \(.*\)/\1 \2/p' \
-		>"$work/slab_aliases"
+		>slab_aliases
 	note "report slab_aliases" saved
 else
 	note "report slab_aliases" absent
@@ -204,21 +239,24 @@ for traces in $debug/slab/*/alloc_traces; do
 	save "alloc_traces-$cache" "$traces"
 done
 
-if dmesg 2>"$work/error" >"$work/dmesg"; then
+if dmesg 2>error >dmesg; then
 	note "report dmesg" saved
 else
-	note "report dmesg" "refused: $(sed -n 's/.*: //;1p' "$work/error")"
-	rm -f "$work/dmesg"
+	note "report dmesg" "refused: $(reason)"
+	rm -f dmesg
 fi
-rm -f "$work/error"
+rm -f error
+if ! printf '%s' "$manifest" >manifest; then
+	echo "collect: cannot write to $work" >&2
+	exit 1
+fi
 
+cd -P .. && [ "$(pwd -P)" = "$above" ] && mv "$name.partial" "$name" || exit 1
 if [ $tar = yes ]; then
-	mv "$work" "$target/$name" || exit 1
-	work=$target/$name
-	tar -cf "$target/$name.tar" -C "$target" "$name" || exit 1
+	work=$above/$name
+	tar -cf - "$name" >"$name.tar" || exit 1
 	echo "$target/$name.tar"
 else
-	mv "$work" "$target/$name" || exit 1
 	work=
 	echo "$target/$name"
 fi

@@ -41,6 +41,9 @@ def keep(name: str, content: bytes) -> None:
 def _opened() -> Iterator[int | None]:
     """Open the directory; None if there is none to be trusted."""
     path = directory()
+    if not _is_ours_to_make(path):
+        yield None
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
@@ -53,6 +56,14 @@ def _opened() -> Iterator[int | None]:
         yield place if _is_private(place) else None
     finally:
         os.close(place)
+
+
+def _is_ours_to_make(path: Path) -> bool:
+    """Whether it is there, or would be made in a directory of this user: sudo may hand on the
+    XDG_CACHE_HOME of its caller, who could not remove what root makes there.
+    """
+    above = next((one for one in (path, *path.parents) if one.exists()), None)
+    return above is not None and above.stat().st_uid == os.geteuid()
 
 
 def _is_private(fd: int) -> bool:
