@@ -92,6 +92,18 @@ class Member:
     count: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prototype:
+    """What a function takes and returns. ``returns`` is "void", "pointer", "integer" or "other";
+    ``returns_signed`` is whether an integer is. ``parameters`` are name and typedef of each, both
+    "" where it has none.
+    """
+
+    returns: str
+    returns_signed: bool
+    parameters: tuple[tuple[str, str], ...]
+
+
 class Btf:
     """Answers questions about the types of one kernel.
 
@@ -100,12 +112,16 @@ class Btf:
     types of the name give different answers.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, base: bytes | None = None) -> None:
         """Scan ``data``, the bytes of the whole file or of an ELF's .BTF section.
 
-        Raises ParseError for anything that is no BTF, is cut short or has a kind unknown here.
+        The types of a module go on where those of ``base``, the kernel's, end. Raises ParseError
+        for anything that is no BTF, is cut short or has a kind unknown here.
         """
-        self._strings, types = _sections(data)
+        self._strings, types = _sections(data, is_split=base is not None)
+        if base is not None:
+            base_strings, base_types = _sections(base)
+            self._strings, types = base_strings + self._strings, base_types + types
         self._types = types
         self._words = array("I")
         self._words.frombytes(types)
@@ -165,6 +181,35 @@ class Btf:
                 )
             )
         return self._one(name, found)
+
+    def prototype(self, name: str) -> Prototype | None:
+        """What a function takes and returns."""
+        found = set()
+        for start in self._named(name, (_Kind.FUNC,)):
+            prototype = self._start(self._words[start + 2])
+            if self._kind(prototype) != _Kind.FUNC_PROTO:
+                raise ParseError(f"BTF: function {name} has no prototype")
+            returns = self._resolve(self._words[prototype + 2])
+            kind = None if returns is None else self._kind(returns)
+            names = {None: "void", _Kind.PTR: "pointer", _Kind.INT: "integer"}
+            signed = False
+            if returns is not None and kind == _Kind.INT:
+                signed = bool(self._words[returns + 3] >> 24 & 1)
+            first = prototype + 3
+            words = self._words[first : first + 2 * self._vlen(prototype)]
+            parameters = tuple(
+                (self._string(words[at]), self._typedef(words[at + 1]))
+                for at in range(0, len(words), 2)
+            )
+            found.add(Prototype(names.get(kind, "other"), signed, parameters))
+        return self._one(name, found)
+
+    def _typedef(self, type_id: int) -> str:
+        """The name of a type that is a typedef, "" for all others."""
+        if type_id == 0:
+            return ""
+        start = self._start(type_id)
+        return self._string(self._words[start]) if self._kind(start) == _Kind.TYPEDEF else ""
 
     # --- records ------------------------------------------------------------------------------
 
@@ -387,8 +432,11 @@ def _swapped(data: bytes) -> bool:
     return data[:2] != struct.pack("=H", _MAGIC)
 
 
-def _sections(data: bytes) -> tuple[bytes, bytes]:
-    """Cut out the string and the type section, after checking the header."""
+def _sections(data: bytes, *, is_split: bool = False) -> tuple[bytes, bytes]:
+    """Cut out the string and the type section, after checking the header.
+
+    The strings of types that go on from others do not begin with an empty one.
+    """
     order = "=" if not _swapped(data) else (">" if sys.byteorder == "little" else "<")
     size = struct.calcsize("=" + _HEADER)
     if len(data) < size:
@@ -404,6 +452,6 @@ def _sections(data: bytes) -> tuple[bytes, bytes]:
     strings = data[length + string_at : length + string_at + string_len]
     if length < size or len(types) != type_len or len(strings) != string_len or type_len % 4:
         raise ParseError(f"BTF: {len(data)} bytes are fewer than the header says")
-    if not strings.startswith(b"\0") or not strings.endswith(b"\0"):
+    if not (is_split or strings.startswith(b"\0")) or not strings.endswith(b"\0"):
         raise ParseError("BTF: the string section is damaged")
     return strings, types
