@@ -26,12 +26,12 @@ def doctor(json: bool, kernel_headers: str | None) -> int:
     It changes nothing. kleak's programs are attached for a moment, with nothing in scope, to see
     what the kernel accepts. Exit status: 0 if kleak module can run here, 3 if it cannot.
     """
-    findings = examine(kernel_headers)
+    checks = examine(kernel_headers)
     kernel = read_kernel()
     if json:
-        click.echo(render_json(kernel, findings), nl=False)
+        click.echo(render_json(kernel, checks), nl=False)
     else:
         color = wants_color(sys.stdout)
-        shown = render_table(kernel, findings, width=text_width(), color=color)
+        shown = render_table(kernel, checks, width=text_width(), color=color)
         click.echo(shown, nl=False, color=color)
-    return ExitStatus.UNSUPPORTED if obstacles(findings, MODULE) else ExitStatus.CLEAN
+    return ExitStatus.UNSUPPORTED if obstacles(checks, MODULE) else ExitStatus.CLEAN

@@ -7,18 +7,12 @@ from dataclasses import dataclass
 import click
 
 from kleak.analysis.judge import judge
-from kleak.capture.engine.tracer import MAX_LOADS
-from kleak.capture.follow_session import FollowRun, follow_module
+from kleak.capture.engine.declared import MAX_LOADS
+from kleak.capture.follow import FollowRun, follow_module
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
-from kleak.capture.module_session import (
-    MAX_MODULES,
-    Exercise,
-    ModuleRun,
-    Tracing,
-    net_exercise,
-    shell_exercise,
-    trace_module,
-)
+from kleak.capture.module import MAX_MODULES, ModuleRun, trace_module
+from kleak.capture.target.exercises import Exercise, net_exercise, shell_exercise
 from kleak.capture.target.modules import ModuleTarget, Timeouts, find_target
 from kleak.capture.target.net_plan import read_plan
 from kleak.capture.target.netlink import check_needs

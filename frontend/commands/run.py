@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import click
 
 from kleak.analysis.judge import judge
+from kleak.capture.engine.declared import MAX_GENERATIONS
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
-from kleak.capture.run_session import CommandRun, trace_command
+from kleak.capture.run import CommandRun, trace_command
 from kleak.capture.scope import NamedScope
 from kleak.capture.target.processes import CommandFailedError
 from kleak.commands.options.option_group import option_group
@@ -48,7 +50,7 @@ run_options = option_group(
     ),
     click.option(
         "--repeat",
-        type=click.IntRange(1, 4096),
+        type=click.IntRange(1, MAX_GENERATIONS - 1),
         default=1,
         show_default=True,
         help="Run it so often. Growth needs 3 runs to be judged.",
@@ -101,21 +103,17 @@ def run(
         running.by_process,
         running.repeat,
         running.tree_timeout,
-        tracer.kernel_headers,
-        tracer.limits,
-        session.keep,
-        kmemleak=not no_kmemleak,
-        walk_every=walk_every,
+        Tracing(tracer.kernel_headers, tracer.limits, session.keep, not no_kmemleak, walk_every),
     )
     with session.saved(scope.target.name) as session_file:
         try:
-            captured, failure = trace_command(command_run, progress, session_file)
+            outcome = trace_command(command_run, progress, session_file)
         finally:
             progress.done()
-    status = reporting.write(judge(captured))
-    if isinstance(failure, CommandFailedError):
-        click.echo(f"kleak: {failure}", err=True)
-        return failure.status
-    if failure is not None:
-        raise failure
+    status = reporting.write(judge(outcome.session))
+    if isinstance(outcome.failure, CommandFailedError):
+        click.echo(f"kleak: {outcome.failure}", err=True)
+        return outcome.failure.status
+    if outcome.failure is not None:
+        raise outcome.failure
     return status

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from kleak.capture.engine.records import Limits
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
 from kleak.capture.scope import NamedScope
 from kleak.commands.options.option_group import option_group
@@ -123,7 +124,8 @@ def watch(
     require_root()
     if session.path is not None:
         check_session_place(Path(session.path))
-    watched = Watch(scope, pid, tracer.kernel_headers, tracer.limits, walk_every)
+    tracing = Tracing(tracer.kernel_headers, tracer.limits, session.keep, walk_every=walk_every)
+    watched = Watch(scope, pid, tracing)
     progress = make_progress()
     with ExitStack() as stack:
         metrics = _Metrics(",".join(watched.scope.names))

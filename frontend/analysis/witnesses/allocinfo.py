@@ -47,10 +47,10 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     held = site.outstanding.count
     where = ", ".join(f"{file}:{line}" for file, line in sorted(rows))
     if calls >= held:
-        return Finding(Fact.ROWS_GREW, f"/proc/allocinfo has {calls:+d} at {where}")
+        return Finding(NAME, Fact.ROWS_GREW, f"/proc/allocinfo has {calls:+d} at {where}")
     if calls * 2 < held:
         says = f"/proc/allocinfo has {calls:+d} at {where}, not +{held}: freed, and the tracer"
-        return Finding(Fact.ROWS_DID_NOT_GROW, f"{says} missed it")
+        return Finding(NAME, Fact.ROWS_DID_NOT_GROW, f"{says} missed it")
     return None
 
 

@@ -57,6 +57,7 @@ def judge_tags(site: TracedSite, session: Session) -> Finding | None:
     places = sorted({f"{PurePath(tag.file).name}:{tag.source_line}" for tag in here})
     size = sum(tag.size_bytes for tag in here)
     return Finding(
+        TAGS,
         Fact.TAG_LEFT,
         f"the kernel log has {size} B of {', '.join(places)} left at unload, {_times(len(here))}",
     )
@@ -84,7 +85,7 @@ def judge_caches(site: TracedSite, session: Session) -> Finding | None:
     names = sorted({line.cache for line in caches})
     one = "a cache that was" if len(names) == 1 else "caches that were"
     says = f"the kernel log counts {objects} objects left in {', '.join(names)}, {one} destroyed"
-    return Finding(Fact.CACHE_LEFT, says)
+    return Finding(NAME, Fact.CACHE_LEFT, says)
 
 
 def destroyed_caches(session: Session) -> set[str]:
