@@ -66,6 +66,8 @@ _SIZED = (_Kind.INT, _Kind.STRUCT, _Kind.UNION, _Kind.ENUM, _Kind.FLOAT, _Kind.E
 _TRANSPARENT = (_Kind.TYPEDEF, _Kind.VOLATILE, _Kind.CONST, _Kind.RESTRICT, _Kind.TYPE_TAG)
 
 
+_RETURNS: dict[int | None, str] = {None: "void", _Kind.PTR: "pointer", _Kind.INT: "integer"}
+
 _T = TypeVar("_T")
 
 
@@ -191,7 +193,6 @@ class Btf:
                 raise ParseError(f"BTF: function {name} has no prototype")
             returns = self._resolve(self._words[prototype + 2])
             kind = None if returns is None else self._kind(returns)
-            names = {None: "void", _Kind.PTR: "pointer", _Kind.INT: "integer"}
             signed = False
             if returns is not None and kind == _Kind.INT:
                 signed = bool(self._words[returns + 3] >> 24 & 1)
@@ -201,7 +202,7 @@ class Btf:
                 (self._string(words[at]), self._typedef(words[at + 1]))
                 for at in range(0, len(words), 2)
             )
-            found.add(Prototype(names.get(kind, "other"), signed, parameters))
+            found.add(Prototype(_RETURNS.get(kind, "other"), signed, parameters))
         return self._one(name, found)
 
     def _typedef(self, type_id: int) -> str:

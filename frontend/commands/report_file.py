@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kleak.analysis.judge import judge
+from kleak.analysis.error_paths import conclude
 from kleak.errors import UsageError
 from kleak.model.report import (
     ClassGrowth,
@@ -36,7 +36,7 @@ def read_report(path: Path) -> Report:
     """
     try:
         if is_session(path):
-            return judge(read_session(path))
+            return conclude(read_session(path))
         text = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error

@@ -38,6 +38,7 @@ from kleak.model.session import (
     VmallocRegion,
 )
 from kleak.store import schema
+from kleak.store.faults import read_faults
 from kleak.store.schema import APPLICATION_ID, unsigned
 from kleak.store.writer import is_session
 
@@ -211,6 +212,7 @@ def _read(path: Path, allocations: _AllocationTable) -> Session:
         trust=_read_trust(database, row, len(cycles)),
         vmalloc_regions=regions if row.has_vmalloc_regions else None,
         circumstances=_read_circumstances(database, row),
+        faults=read_faults(database, len(cycles)),
     )
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from kleak.errors import UnsupportedError, UsageError
 from kleak.files.output_files import Place, check_place, failure
+from kleak.model.faults import FaultRun
 from kleak.model.session import CycleTally, Frame, Session, Tally, TracedSite
 from kleak.store.replace import SessionPlace
 from kleak.store.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES, signed
@@ -41,6 +42,10 @@ _SMALL_TABLES = (
     "samples",
     "answers",
     "vmalloc_regions",
+    "fault_calls",
+    "fault_not_tried",
+    "fault_injections",
+    "fault_left",
 )
 
 
@@ -192,6 +197,8 @@ class SessionWriter:
         self._write_session(session)
         self._write_trust(session)
         self._write_circumstances(session)
+        if session.faults is not None:
+            self._write_faults(session.faults)
         self._forget({(site.allocator, site.frames) for site in session.sites})
         numbers = [self._number(site) for site in session.sites]
         for number, site in zip(numbers, session.sites, strict=True):
@@ -311,6 +318,30 @@ class SessionWriter:
                 (position, one.witness, one.taken_at_ns, zlib.compress(one.text.encode()))
                 for position, one in enumerate(about.answers)
             ),
+        )
+
+    def _write_faults(self, faults: FaultRun) -> None:
+        self._insert(
+            "fault_calls",
+            5,
+            [
+                (call.number, call.function, call.returns, self._frame(call.place), call.made)
+                for call in faults.calls
+            ],
+        )
+        self._insert("fault_not_tried", 3, map(astuple, faults.not_tried))
+        self._insert(
+            "fault_injections",
+            9,
+            (
+                (position, *astuple(one.failure), *astuple(one)[1:])
+                for position, one in enumerate(faults.injections)
+            ),
+        )
+        self._insert(
+            "fault_left",
+            3,
+            ((position, *astuple(one)) for position, one in enumerate(faults.left)),
         )
 
     def _forget(self, present: set[_SiteKey]) -> None:

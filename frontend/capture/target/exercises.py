@@ -17,11 +17,13 @@ from kleak.errors import TargetError
 class Exercise:
     """What to do with the modules while they are loaded. ``what`` is shown meanwhile; ``run``
     raises TargetError where it fails. The kernel loads the modules ``needs`` for it by itself.
+    ``command`` is the line for the shell that it is, if it is one.
     """
 
     what: str
     run: Callable[[], None]
     needs: tuple[str, ...] = ()
+    command: str | None = None
 
 
 def net_exercise(plan: NetPlan) -> Exercise:
@@ -31,7 +33,7 @@ def net_exercise(plan: NetPlan) -> Exercise:
 
 def shell_exercise(command: str) -> Exercise:
     """Return the exercise that a line for the shell is, which the user typed himself."""
-    return Exercise(command, lambda: _run_in_shell(command))
+    return Exercise(command, lambda: _run_in_shell(command), command=command)
 
 
 def _run_in_shell(command: str) -> None:

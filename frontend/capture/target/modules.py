@@ -126,6 +126,15 @@ class ModuleLoader:
         self.unload()
         self._unload_dependencies()
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a load or unload has not returned."""
+        return self._stuck
+
+    def leave_alone(self) -> None:
+        """Unload nothing any more: the kernel is in no state for it."""
+        self._stuck = True
+
     def load(self) -> None:
         """Load the modules, in order; their inits have returned then.
 
