@@ -8,7 +8,7 @@ from dataclasses import replace
 from kleak.analysis.judge import judge
 from kleak.model.error_paths import ErrorPath, ErrorPaths, Outcome
 from kleak.model.faults import FailedCall, Failure, FaultRun, Injection
-from kleak.model.report import Injected, JudgedSite, Report, Verdict
+from kleak.model.report import Evidence, Injected, JudgedSite, Report, Verdict
 from kleak.model.session import Session, TracedSite
 
 # What these say is of the whole capture, and compares its begin with its end: they cannot be held
@@ -75,8 +75,8 @@ def baseline_cycles(session: Session, faults: FaultRun) -> list[int]:
 def conclude(session: Session) -> Report:
     """Judge a session. Where calls failed, the report's sites are those of all failures together.
 
-    There a site counts for a failure only where more stays of it than without any failure. What a task
-    held that the kernel killed is no leak.
+    There a site counts for a failure only where more stays of it than without any failure. What a
+    task held that the kernel killed is no leak.
     """
     faults = session.faults
     if faults is None:
@@ -93,7 +93,11 @@ def conclude(session: Session) -> Report:
         path = _path(len(paths) + 1, calls[failure.call], failure, injections, sites)
         paths.append(path)
         injected = Injected(path.number, _call(path.call), path.when)
-        found += [replace(site, injected=injected) for site in sites]
+        # Every format shows the evidence: none may show the site without it.
+        said = Evidence("injected failure", f"{path.when}, which kleak made it do", 0.0)
+        found += [
+            replace(site, injected=injected, evidence=(said, *site.evidence)) for site in sites
+        ]
     found.sort(key=lambda site: (-site.verdict, -site.score, -site.outstanding.size_bytes))
     return replace(
         plain,

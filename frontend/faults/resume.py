@@ -86,9 +86,7 @@ def _both(earlier: Trust, later: Trust) -> Trust:
     return replace(later, lost=lost)
 
 
-def _join_faults(
-    earlier: FaultRun | None, later: FaultRun | None, before: int
-) -> FaultRun | None:
+def _join_faults(earlier: FaultRun | None, later: FaultRun | None, before: int) -> FaultRun | None:
     if earlier is None or later is None:
         return later or earlier
     moved = (

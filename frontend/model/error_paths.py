@@ -59,6 +59,11 @@ class ErrorPaths:
     left: tuple[tuple[FailedCall, int], ...]
     calls: int
 
+    @property
+    def is_found(self) -> bool:
+        """Whether an error path crashed or made the kernel complain, whatever leaks."""
+        return any(path.outcome.is_found for path in self.paths)
+
     def count(self, outcome: Outcome) -> int:
         """How many failures came out so."""
         return sum(path.outcome is outcome for path in self.paths)

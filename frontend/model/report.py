@@ -94,8 +94,8 @@ class JudgedSite:
     ``per_cycle`` is outstanding by the cycle that allocated it, None where cycles are unknown.
     ``score`` is 0 to 100. ``sightings`` are the sessions that have it, where several were merged.
     ``parent`` is the site that it hangs on, ``excuse`` why it does not count, if either is so.
-    ``stacks`` is there where they were sampled. ``injected`` is the failure on purpose without which
-    it would not leak.
+    ``stacks`` is there where they were sampled. ``injected`` is the failure on purpose
+    without which it would not leak.
     """
 
     rank: int

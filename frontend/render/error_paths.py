@@ -71,6 +71,23 @@ def sites_of(report: Report, path: ErrorPath) -> Iterator[JudgedSite]:
             yield site
 
 
+def conclusion(report: Report) -> str:
+    """What error paths did besides leaking, in a sentence; "" for nothing."""
+    paths = report.error_paths
+    if paths is None:
+        return ""
+    parts = []
+    for outcome, does in (
+        (Outcome.CRASHED, "crashes, hangs or does not unload"),
+        (Outcome.COMPLAINED, "makes the kernel log a bug"),
+    ):
+        if count := paths.count(outcome):
+            parts.append(f"{does} when {count} of its calls {'fails' if count == 1 else 'fail'}")
+    if not parts:
+        return ""
+    return f"{report.target.name} {', and '.join(parts)} ({SAID_SO})."
+
+
 def text_lines(report: Report, *, verbose: bool) -> list[str]:
     """The section for people; a line that goes on is indented."""
     paths = report.error_paths

@@ -14,6 +14,8 @@ from tabulate import tabulate
 from kleak.gc_pause import no_collection
 from kleak.model.report import JudgedSite, MergedSession, Report, SuppressionUse, Verdict
 from kleak.model.session import Frame, Tally, Trust
+from kleak.render import error_paths
+from kleak.render.error_paths import injected
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.units import size
@@ -73,7 +75,9 @@ def _row(site: JudgedSite, report: Report, *, verbose: bool, exact: bool) -> Sit
     else:
         frames = _top_frames(site.frames, report)
         reasons = (_reasons(site),)
+    when = injected(site)
     reasons = (
+        *((when,) if when else ()),
         *stacks_known(site),
         *(f"{mark}: {says}" for mark, says in standing(site)),
         *reasons,
@@ -185,7 +189,7 @@ def _reasons(site: JudgedSite) -> str:
     said = [
         item
         for item in site.evidence
-        if item.witness not in ("prior", "correlation", "sessions", "baseline")
+        if item.witness not in ("prior", "correlation", "sessions", "baseline", "injected failure")
     ]
     where = [item.says for item in site.evidence if item.witness in ("sessions", "baseline")]
     pro = [item.says for item in said if item.weight > 0]
@@ -223,6 +227,8 @@ def render(
     elif report.sites:
         blocks.append(_table(rows(report, verbose=verbose, exact=exact), width, color=color))
         blocks.append(_wrap(totals(report, exact=exact), width, "  "))
+    if report.error_paths is not None:
+        blocks.append("\n".join(map(printable, error_paths.text_lines(report, verbose=verbose))))
     if report.suppressions:
         blocks.append(_suppressions(report.suppressions, width, exact=exact))
     blocks.append(_wrap(closing(report, exact=exact), width))
@@ -394,6 +400,9 @@ def closing(report: Report, *, exact: bool = False) -> str:
     guilty = [site for site in leaks if site.excuse is None]
     confirmed = [site for site in guilty if site.verdict is Verdict.CONFIRMED]
     name = report.target.name
+    wrong = error_paths.conclusion(report)
+    if wrong and not guilty:
+        return wrong + _unseen(report.trust)
     cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
     if guilty:
         held = size(sum(site.outstanding.size_bytes for site in guilty), exact=exact)
@@ -418,7 +427,7 @@ def closing(report: Report, *, exact: bool = False) -> str:
         text = f"No allocation in the scope of {name} was outstanding after {cycles}."
     if not guilty:
         text += _unseen(report.trust)
-    return text
+    return f"{text} {wrong}".rstrip()
 
 
 def places(guilty: Sequence[JudgedSite]) -> str:
