@@ -172,10 +172,7 @@ class Btf:
     def function_parameters(self, name: str) -> tuple[str, ...] | None:
         """Parameter names of a function, in order; an unnamed one is "" (so is a final ...)."""
         found = set()
-        for start in self._named(name, (_Kind.FUNC,)):
-            prototype = self._start(self._words[start + 2])
-            if self._kind(prototype) != _Kind.FUNC_PROTO:
-                raise ParseError(f"BTF: function {name} has no prototype")
+        for prototype in self._prototypes(name):
             found.add(
                 tuple(
                     self._string(self._words[prototype + 3 + 2 * index])
@@ -184,26 +181,36 @@ class Btf:
             )
         return self._one(name, found)
 
+    def function_result_bytes(self, name: str) -> int | None:
+        """Size in bytes of what a function returns; 0 for void."""
+        prototypes = self._prototypes(name)
+        return self._one(name, {self._size(self._words[one + 2]) for one in prototypes})
+
     def prototype(self, name: str) -> Prototype | None:
         """What a function takes and returns."""
-        found = set()
+        return self._one(name, {self._prototype(one) for one in self._prototypes(name)})
+
+    def _prototypes(self, name: str) -> Iterator[int]:
+        """The records of the prototypes of the functions of that name."""
         for start in self._named(name, (_Kind.FUNC,)):
             prototype = self._start(self._words[start + 2])
             if self._kind(prototype) != _Kind.FUNC_PROTO:
                 raise ParseError(f"BTF: function {name} has no prototype")
-            returns = self._resolve(self._words[prototype + 2])
-            kind = None if returns is None else self._kind(returns)
-            signed = False
-            if returns is not None and kind == _Kind.INT:
-                signed = bool(self._words[returns + 3] >> 24 & 1)
-            first = prototype + 3
-            words = self._words[first : first + 2 * self._vlen(prototype)]
-            parameters = tuple(
-                (self._string(words[at]), self._typedef(words[at + 1]))
-                for at in range(0, len(words), 2)
-            )
-            found.add(Prototype(_RETURNS.get(kind, "other"), signed, parameters))
-        return self._one(name, found)
+            yield prototype
+
+    def _prototype(self, start: int) -> Prototype:
+        returns = self._resolve(self._words[start + 2])
+        kind = None if returns is None else self._kind(returns)
+        signed = False
+        if returns is not None and kind == _Kind.INT:
+            signed = bool(self._words[returns + 3] >> 24 & 1)
+        first = start + 3
+        words = self._words[first : first + 2 * self._vlen(start)]
+        parameters = tuple(
+            (self._string(words[at]), self._typedef(words[at + 1]))
+            for at in range(0, len(words), 2)
+        )
+        return Prototype(_RETURNS.get(kind, "other"), signed, parameters)
 
     def _typedef(self, type_id: int) -> str:
         """The name of a type that is a typedef, "" for all others."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from kleak.model.session import Frame
+from kleak.model.session import Frame, Source
 from kleak.parsers.code_location import CodeLocation
 from kleak.parsers.kallsyms import Symbol
 from kleak.snapshots.snapshot import Snapshot
 
+# The least a page has on any machine: with larger pages a few symbols more stay unnamed.
 _PAGE_BYTES = 4096
 
 
@@ -53,7 +54,8 @@ class Places:
 
     def _resolve(self, location: CodeLocation) -> Frame:
         if location.symbol is not None:
-            return Frame(location.module, location.symbol, location.offset or 0)
+            source = None if location.file is None else Source(location.file, location.line or 0)
+            return Frame(location.module, location.symbol, location.offset or 0, source)
         address = location.address or 0
         named = {name for table in self._tables if (name := _look_up(table, address)) is not None}
         return named.pop() if len(named) == 1 else Frame(None, None, address)

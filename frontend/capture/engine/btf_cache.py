@@ -76,6 +76,11 @@ class RememberedBtf(Btf):
         names = self._ask("function_parameters", name)
         return None if names is None else tuple(names)
 
+    def function_result_bytes(self, name: str) -> int | None:
+        """See Btf."""
+        number: int | None = self._ask("function_result_bytes", name)
+        return number
+
     def _ask(self, question: str, *names: str) -> Any:
         key = " ".join((question, *names))
         if key not in self._answers:
