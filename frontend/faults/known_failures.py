@@ -69,7 +69,7 @@ mempool_create mempool_create_node mempool_create_noprof mempool_create_node_nop
 alloc_workqueue alloc_workqueue_noprof shrinker_alloc
 
 devm_kmalloc devm_krealloc devm_kmemdup devm_kstrdup devm_kstrdup_const devm_kasprintf
-devm_kvasprintf devm_ioremap devm_alloc_percpu __devm_alloc_percpu devm_get_free_pages
+devm_kvasprintf devm_ioremap devm_alloc_percpu __devm_alloc_percpu
 
 __alloc_skb __netdev_alloc_skb __napi_alloc_skb napi_alloc_skb alloc_skb_with_frags skb_clone
 skb_copy skb_copy_expand __pskb_copy_fclone skb_realloc_headroom
@@ -127,7 +127,7 @@ crypto_register_aead crypto_register_rng crypto_register_acomp seq_open single_o
 
 _ZERO = """
 __get_free_pages get_free_pages_noprof get_zeroed_page get_zeroed_page_noprof
-kmem_cache_alloc_bulk kmem_cache_alloc_bulk_noprof
+devm_get_free_pages kmem_cache_alloc_bulk kmem_cache_alloc_bulk_noprof
 """
 
 KNOWN: Mapping[str, Returns] = {

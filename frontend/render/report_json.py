@@ -81,6 +81,7 @@ def _error_paths(paths: ErrorPaths) -> dict[str, Any]:
                 "times": path.times,
                 "phase": path.phase,
                 "said": path.said,
+                "when": path.when,
                 "log": path.log,
                 "crash": path.crash,
             }
@@ -98,6 +99,7 @@ def _error_paths(paths: ErrorPaths) -> dict[str, Any]:
 
 def _call(call: FailedCall) -> dict[str, Any]:
     return {
+        "number": call.number,
         "function": call.function,
         "returns": call.returns,
         "place": _frame(call.place),
