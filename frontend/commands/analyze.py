@@ -17,6 +17,7 @@ from kleak.snapshots.judge import analyze as analyze_snapshots
 from kleak.snapshots.page_size import parse_size
 from kleak.snapshots.snapshot import Snapshot
 from kleak.snapshots.snapshot_files import check_order, read
+from kleak.wording import plural
 
 
 @click.command(
@@ -54,7 +55,7 @@ def analyze(paths: tuple[Path, ...], page_size: str | None, output: OutputOption
     check_order(snapshots)
     if len(snapshots) < 2 and not any(_speaks_alone(shot) for shot in snapshots):
         raise UsageError("one snapshot cannot show growth: give two or more, or kleak triage it")
-    noun = "1 snapshot" if len(snapshots) == 1 else f"{len(snapshots)} snapshots"
+    noun = plural(len(snapshots), "snapshot")
     name = f"{', '.join(map(str, paths[:2]))}"
     name += f" and {len(paths) - 2} more" if len(paths) > 2 else ""
     analysis = analyze_snapshots(snapshots, f"{readable(name)} ({noun})")

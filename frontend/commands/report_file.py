@@ -21,6 +21,7 @@ from kleak.model.report import (
     Verdict,
 )
 from kleak.model.session import Kernel, StackSample, Tally, Target, Trust
+from kleak.model.witnesses import WitnessState
 from kleak.render.report_json import SCHEMA
 from kleak.store.reader import read_session
 from kleak.store.writer import is_session
@@ -78,7 +79,7 @@ def _report(document: Any) -> Report:
             numbers(trust, "repaired"),
             numbers(trust, "observed"),
             texts(trust, "means"),
-            texts(trust, "witnesses"),
+            {name: WitnessState.parse(state) for name, state in texts(trust, "witnesses").items()},
             tuple(str(one) for one in items(trust, "notes")),
         ),
         sites=tuple(_site(site) for site in items(document, "sites")),

@@ -9,8 +9,9 @@ from kleak.model.report import JudgedSite, Report
 from kleak.render.error_paths import SAID_SO, path_line, sites_of
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
+from kleak.render.sentences import kernels, place
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import counted, frame_text, kernels, place
+from kleak.wording import counted, frame_text
 
 
 def render(material: Material, look: Look) -> str:

@@ -10,6 +10,7 @@ from kleak.analysis.verdict import conclude, ranking
 from kleak.frames.names import base_name
 from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.model.session import Frame, Kernel, Target, Trust
+from kleak.model.witnesses import USED, WitnessState, absent
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
 from kleak.snapshots.suspects import Suspect
@@ -233,12 +234,12 @@ def _trust(snapshots: Sequence[Snapshot], left_out: Sequence[JudgedSite]) -> Tru
     return Trust(lost=lost, witnesses=witnesses, notes=tuple(notes))
 
 
-def _presence(report: str, snapshots: Sequence[Snapshot]) -> str:
+def _presence(report: str, snapshots: Sequence[Snapshot]) -> WitnessState:
     attribute = "page_stacks" if report == "page_owner" else report
     having = sum(bool(getattr(shot, attribute)) for shot in snapshots)
     if having >= 2 or (having == 1 and report not in _NEED_TWO):
-        return "used"
+        return USED
     if having == 1:
-        return "absent: in one snapshot only, nothing to compare with"
+        return absent("in one snapshot only, nothing to compare with")
     why = next((shot.missing[report] for shot in snapshots if report in shot.missing), "not saved")
-    return why if why.startswith(("absent", "refused")) else f"absent: {why}"
+    return WitnessState.parse(why)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from kleak.model.session import Frame, Source
+from kleak.model.session import PAGE_BYTES, Frame, Source
 from kleak.parsers.code_location import CodeLocation
 from kleak.parsers.kallsyms import Symbol
 from kleak.snapshots.snapshot import Snapshot
-
-# The least a page has on any machine: with larger pages a few symbols more stay unnamed.
-_PAGE_BYTES = 4096
 
 
 class Places:
@@ -70,6 +67,6 @@ def _look_up(table: tuple[list[int], tuple[Symbol, ...]], address: int) -> Frame
     following = symbols[position + 1] if position + 1 < len(symbols) else None
     # Only what lies between two symbols of one module, or on the page of its last, is its.
     same = following is not None and following.module == symbol.module
-    if not same and address // _PAGE_BYTES != symbol.address // _PAGE_BYTES:
+    if not same and address // PAGE_BYTES != symbol.address // PAGE_BYTES:
         return None
     return Frame(symbol.module, symbol.name, address - symbol.address)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kleak.model.session import Kernel
+from kleak.model.session import PAGE_BYTES, Kernel
 from kleak.parsers import (
     allocinfo,
     buddyinfo,
@@ -40,7 +40,7 @@ from kleak.parsers.memory_dump import MemoryDump
 from kleak.parsers.page_owner import StackPages
 from kleak.parsers.proc_modules import LoadedModule
 from kleak.snapshots import page_counts, page_size
-from kleak.snapshots.snapshot import DEFAULT_PAGE_BYTES, Snapshot
+from kleak.snapshots.snapshot import Snapshot
 
 Lines = Sequence[str] | bytes
 
@@ -71,7 +71,7 @@ class Draft:
     def build(self) -> Snapshot:
         """The snapshot, with the page size as told, or as the reports give it away."""
         known = self.asked_page_bytes or self.values.pop("page_bytes", None) or self._infer()
-        self._count_pages(known or DEFAULT_PAGE_BYTES)
+        self._count_pages(known or PAGE_BYTES)
         return Snapshot(
             self.label,
             damaged=dict(self.damaged),
@@ -295,7 +295,7 @@ def _read_sysfs_slab(draft: Draft, lines: Lines, origin: Origin) -> None:
         slabs, order = figures.get("slabs"), figures.get("order")
         held = None
         if slabs is not None and order is not None:
-            page_bytes = draft.asked_page_bytes or DEFAULT_PAGE_BYTES
+            page_bytes = draft.asked_page_bytes or PAGE_BYTES
             held = (slabs << min(order, 16)) * page_bytes
         elif objects is not None and size is not None:
             held = objects * size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kleak.model.session import Kernel
+from kleak.model.session import PAGE_BYTES, Kernel
 from kleak.parsers import kmsg
 from kleak.parsers.allocinfo import Allocinfo
 from kleak.parsers.buddyinfo import Buddyinfo
@@ -27,8 +27,6 @@ from kleak.parsers.slub_traces import SlubTraces
 from kleak.parsers.smem import Smem
 from kleak.parsers.vmallocinfo import Vmallocinfo
 from kleak.parsers.zoneinfo import Zoneinfo
-
-DEFAULT_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +83,4 @@ class Snapshot:
     @property
     def page_bytes(self) -> int:
         """The size of a page: as told or inferred, else that of most machines."""
-        return self.known_page_bytes or DEFAULT_PAGE_BYTES
+        return self.known_page_bytes or PAGE_BYTES

@@ -11,6 +11,7 @@ from kleak.parsers import kmsg
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
 from kleak.snapshots.suspects import Suspect
+from kleak.wording import plural
 
 WITNESS = "kernel log"
 
@@ -38,7 +39,7 @@ def judge(snapshots: Sequence[Snapshot]) -> list[Suspect]:
             )
         elif isinstance(line, kmsg.ObjectsRemaining):
             count = len(line.object_addresses)
-            noun = "1 object" if count == 1 else f"{count or 'some'} objects"
+            noun = plural(count, "object") if count else "some objects"
             says = (
                 f"cache {line.cache} was destroyed with {noun} in it{callers.get(line.cache, '')}"
             )
