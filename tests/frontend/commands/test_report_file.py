@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kleak.analysis.error_paths import conclude
+from kleak.analysis.judge import judge
 from kleak.commands.report_file import read_report
 from kleak.errors import UsageError
 from kleak.model.report import Excuse, Parent
