@@ -39,6 +39,8 @@ ASKED: tuple[tuple[Any, ...], ...] = (
     ("typedef_id", "btf_trace_kfree"),
     ("function_parameters", "__traceiter_kfree"),
     ("function_parameters", "nothing"),
+    ("prototype", "__traceiter_kfree"),
+    ("prototype", "nothing"),
     ("function_result_bytes", "__traceiter_kfree"),
     ("function_result_bytes", "nothing"),
 )
