@@ -10,6 +10,7 @@ from kleak.model.error_paths import ErrorPath, ErrorPaths, Outcome
 from kleak.model.faults import FailedCall, Failure, FaultRun, Injection
 from kleak.model.report import Evidence, Injected, JudgedSite, Report, Verdict
 from kleak.model.session import Session, TracedSite
+from kleak.model.witnesses import WitnessState
 
 # What these say is of the whole capture, and compares its begin with its end: they cannot be held
 # against the few cycles of one failure.
@@ -102,6 +103,11 @@ def conclude(session: Session) -> Report:
     return replace(
         plain,
         cycles=len(session.cycles),
+        # Of the cycles without a failure alone there may be one; growth is asked of the others.
+        trust=replace(
+            plain.trust,
+            witnesses={**plain.trust.witnesses, **_growth(session)},
+        ),
         sites=_ranked(found),
         error_paths=ErrorPaths(
             tuple(paths),
@@ -111,6 +117,11 @@ def conclude(session: Session) -> Report:
             len(faults.calls),
         ),
     )
+
+
+def _growth(session: Session) -> dict[str, WitnessState]:
+    known = session.trust.witnesses.get("growth")
+    return {} if known is None else {"growth": known}
 
 
 def _sites(
