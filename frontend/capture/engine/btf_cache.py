@@ -95,5 +95,7 @@ class RememberedBtf(Btf):
             if self._btf is None:
                 self._btf = self._read()
             answer = getattr(self._btf, question)(*names)
-            self._answers[key] = astuple(answer) if isinstance(answer, (Member, Prototype)) else answer
+            self._answers[key] = (
+                astuple(answer) if isinstance(answer, (Member, Prototype)) else answer
+            )
         return self._answers[key]
