@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from kleak.analysis import verdict
 from kleak.analysis.judge import judge
+from kleak.analysis.verdict import LIKELY_SCORE
+from kleak.analysis.witnesses import registered_names
 from kleak.model.error_paths import ErrorPath, ErrorPaths, Outcome
 from kleak.model.faults import FailedCall, Failure, FaultRun, Injection
+from kleak.model.frame import Frame
 from kleak.model.report import Evidence, Injected, JudgedSite, Report, Verdict
 from kleak.model.session import Session, TracedSite
 from kleak.model.witnesses import WitnessState
@@ -15,6 +19,14 @@ from kleak.model.witnesses import WitnessState
 # What these say is of the whole capture, and compares its begin with its end: they cannot be held
 # against the few cycles of one failure.
 _OF_THE_WHOLE = frozenset({"slabinfo", "allocinfo", "allocation tags", "zoneinfo", "meminfo"})
+
+
+CONTRAST = 1.0
+"""Log-odds: a registered name stays after a failure, and only then."""
+
+
+SUSPECT_SCORE = 20.0
+"""Per cent: what scores less is as good as cleared, a late free or a set-up."""
 
 
 def of_cycles(session: Session, cycles: Sequence[int]) -> Session:
@@ -130,7 +142,29 @@ def _sites(
     more = tuple(site for site in session.sites if _more(site, cycles, baseline))
     if not more:
         return ()
-    return judge(of_cycles(replace(session, sites=more), cycles)).sites
+    usual = frozenset(
+        (site.allocator, site.frames)
+        for site in session.sites
+        if any(site.cycles[cycle - 1].allocated.count for cycle in baseline)
+        and not any(site.cycles[cycle - 1].outstanding.count > 0 for cycle in baseline)
+    )
+    judged = judge(of_cycles(replace(session, sites=more), cycles)).sites
+    return tuple(_contrasted(site, usual) for site in judged)
+
+
+def _contrasted(site: JudgedSite, usual: Collection[tuple[str, tuple[Frame, ...]]]) -> JudgedSite:
+    """A name can be taken once, so no repetition shows that it stays each time; the cycles without
+    the failure, which gave it back, show what the failure does.
+    """
+    names = any(one.witness == registered_names.NAME and one.weight > 0 for one in site.evidence)
+    whole = (site.allocator, (*site.allocator_frames, *site.frames))
+    if not names or whole not in usual:
+        return site
+    says = "without the failure it is given back, and its name goes"
+    evidence = (*site.evidence, Evidence("contrast", says, CONTRAST))
+    percent = verdict.score(evidence)
+    surest = max(site.verdict, Verdict.LIKELY) if percent >= LIKELY_SCORE else site.verdict
+    return replace(site, evidence=evidence, score=percent, verdict=surest)
 
 
 def _more(site: TracedSite, cycles: Collection[int], baseline: Collection[int]) -> bool:
@@ -158,7 +192,7 @@ def _path(
         outcome = Outcome.LEAKING
     elif complaint:
         outcome = Outcome.COMPLAINED
-    elif any(site.verdict is Verdict.POSSIBLE for site in sites):
+    elif any(site.score >= SUSPECT_SCORE for site in sites):
         outcome = Outcome.SUSPECT
     elif first.reached is False:
         outcome = Outcome.NOT_REACHED
