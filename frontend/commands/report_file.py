@@ -10,6 +10,7 @@ from kleak.analysis.error_paths import conclude
 from kleak.commands.error_paths_file import read_error_paths, read_injected
 from kleak.commands.json_fields import frame, items, maybe, number, numbers, table, text, texts
 from kleak.errors import UsageError
+from kleak.files.input_files import read_input
 from kleak.model.report import (
     ClassGrowth,
     Evidence,
@@ -23,10 +24,11 @@ from kleak.model.report import (
 from kleak.model.session import Kernel, StackSample, Tally, Target, Trust
 from kleak.model.witnesses import WitnessState
 from kleak.render.report_json import SCHEMA
+from kleak.store.header import is_session
 from kleak.store.reader import read_session
-from kleak.store.writer import is_session
 
 _T = TypeVar("_T")
+_MOST_BYTES = 64 << 20
 _VERDICTS = {verdict.label: verdict for verdict in Verdict}
 
 
@@ -39,7 +41,7 @@ def read_report(path: Path) -> Report:
     try:
         if is_session(path):
             return conclude(read_session(path))
-        text = path.read_bytes()
+        text = read_input(path, _MOST_BYTES)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     try:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from kleak.commands.vm_failures import (
     with_session,
 )
 from kleak.errors import TargetError, UsageError
-from kleak.files.output_files import find_place
+from kleak.files.output_files import found_place
 from kleak.vm.boot import Result, boot, kvm_works
 from kleak.vm.kernels import find_kernel, release_of
 
@@ -134,11 +135,11 @@ def writable_directories(command: Sequence[str]) -> list[Path]:
         if not equals:
             value = command[index + 1] if index + 1 < len(command) else ""
         if value not in ("", "-"):
-            place = find_place(value)
-            if place.is_file:
-                # Both that of a link, and that of the file which it leads to.
-                parents = (Path(value).absolute().parent, place.path.parent)
-                directories += dict.fromkeys(parents)
+            # Both that of a link, and that of the file which it leads to.
+            parents = [Path(value).absolute().parent]
+            with suppress(UsageError), found_place(value) as place:  # the command tells of it
+                parents = [*parents, place.path.parent] if place.is_file else []
+            directories += dict.fromkeys(parents)
     return directories
 
 

@@ -55,7 +55,7 @@ def resumed(command: tuple[str, ...], session: Path) -> tuple[str, ...]:
             skip = not equals
         elif name != "--fail-every":
             words.append(word)
-    return (words[0], "--resume", str(session), *words[1:])
+    return (words[0], "--resume", str(session), "--force", *words[1:])
 
 
 def left(session: Path) -> FaultRun | None:
@@ -96,5 +96,5 @@ def report_session(session: Path) -> ExitStatus:
 def _save(path: Path, session: Session) -> None:
     # What is kept of a site is read from the file when it is asked for, which is now.
     whole = tuple(replace(site, kept=tuple(site.kept)) for site in session.sites)
-    with SessionWriter(path) as writer:
+    with SessionWriter(path, replace=True) as writer:
         writer.save(replace(session, sites=whole))

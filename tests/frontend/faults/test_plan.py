@@ -117,5 +117,5 @@ def test_the_next_guest_goes_on_with_the_session() -> None:
     assert given[1:3] == ("-o", str(path))
     assert with_session((*command, "-o", "s.kleak"))[1].name == "s.kleak"
     assert resumed(command, path) == (
-        "module", "--resume", str(path), "m.ko", "a=1", "--fail-calls",
+        "module", "--resume", str(path), "--force", "m.ko", "a=1", "--fail-calls",
     )  # fmt: skip
