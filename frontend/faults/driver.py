@@ -12,7 +12,7 @@ from kleak.analysis.error_paths import leaves_more
 from kleak.capture.engine.declared import MAX_LOADS
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.lifecycle import Capture, Outcome, Tracing, capture
-from kleak.capture.machine.kernel_memory import kernel_memory
+from kleak.capture.machine.kcore import kernel_memory
 from kleak.capture.module_loads import ModuleLoads
 from kleak.capture.target.exercises import Exercise
 from kleak.capture.target.modules import ModuleLoader, ModuleTarget, Timeouts
@@ -126,7 +126,7 @@ class FailingCycles(ModuleLoads):
             try:
                 self._run_failures(capture, loader, session)
             except _Stop:
-                loader.leave_alone()
+                loader.leave()
 
     def place(self) -> str:
         """See Driver."""
