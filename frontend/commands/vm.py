@@ -107,7 +107,7 @@ def _run_failures(
         if faults is None or (result.status is None and not died):
             break
         click.echo(
-            f"a failure ended this guest; {len(faults.left)} are left, in a fresh one", err=True
+            f"a failure ended this guest; left to try in a fresh one: {len(faults.left)}", err=True
         )
         words = resumed(command, session)
     _write_stdout(bytes(report))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kleak.capture.machine.kernel_state import loaded_modules
 from kleak.capture.target.modules import ModuleTarget
-from kleak.errors import TargetError, UnsupportedError
+from kleak.errors import KleakError, TargetError, UnsupportedError
 from kleak.faults.module_copy import Call, ModuleCopy, find_calls, read_module
 from kleak.faults.prototypes import UNKNOWN, KernelTypes, how_to_fail
 from kleak.model.faults import FailedCall, NotTried
@@ -57,7 +57,8 @@ def prepare(target: ModuleTarget, directory: Path) -> Prepared:
     """
     elf = read_module(target.image.data)
     found = find_calls(elf)
-    dependencies, options = _from_modprobe(target.name) if target.by_name else ((), ())
+    paths, options = _from_modprobe(target.name) if target.by_name else ((), ())
+    dependencies = tuple(_name_of(path) for path in paths)
     try:
         types = KernelTypes()
     except (OSError, ParseError) as error:
@@ -65,9 +66,11 @@ def prepare(target: ModuleTarget, directory: Path) -> Prepared:
             f"--fail-calls needs the kernel's types (CONFIG_DEBUG_INFO_BTF): {error}"
         ) from error
     needed = target.image.information.get("depends", ("",))[0].split(",")
-    others = dict.fromkeys((*dependencies, *needed, *loaded_modules()))
+    # What a dependency exports is known before it is loaded.
+    others: dict[str, bytes | None] = {_name_of(path): _types_in(path) for path in paths}
+    others |= {name: None for name in (*needed, *loaded_modules()) if name and name not in others}
     number = Counter(call.function for call in found)
-    how, refused = how_to_fail(number, types, [name for name in others if name])
+    how, refused = how_to_fail(number, types, others)
     chosen = [call for call in found if call.function in how]
     if not chosen:
         raise TargetError(f"module {target.name} makes no call that kleak knows how to fail")
@@ -116,8 +119,24 @@ def _places(image: ModuleImage, calls: list[Call]) -> list[Frame]:
     return found
 
 
-def _from_modprobe(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The modules that modprobe loads before this one, and the options that it gives to it."""
+def _name_of(path: Path) -> str:
+    return path.name.split(".")[0].replace("-", "_")
+
+
+def _types_in(path: Path) -> bytes | None:
+    """The .BTF section of a module's file, where it goes on from the kernel's own types."""
+    try:
+        elf = read_module(ModuleImage(path).data)
+    except KleakError:
+        return None
+    # With .BTF.base it goes on from a part of them, which the kernel maps when it loads it.
+    if ".BTF" not in elf.section_names or ".BTF.base" in elf.section_names:
+        return None
+    return elf.contents(elf.section_names.index(".BTF"))
+
+
+def _from_modprobe(name: str) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The files that modprobe loads before this one, and the options that it gives to it."""
     answer = subprocess.run(
         ["modprobe", "--show-depends", name],
         stdin=subprocess.DEVNULL,
@@ -128,17 +147,17 @@ def _from_modprobe(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
     if answer.returncode != 0:
         raise TargetError(f"modprobe does not know how to load {name}: {answer.stderr.strip()}")
-    names: list[str] = []
+    paths: list[Path] = []
     options: list[str] = []
     for line in answer.stdout.splitlines():
         command, _, rest = line.partition(" ")
         if command != "insmod":
             continue  # one that is built in, or an install command of modprobe.d
         path, _, given = rest.strip().partition(" ")
-        names.append(Path(path).name.split(".")[0].replace("-", "_"))
+        paths.append(Path(path))
         # The kernel takes quotes for values with spaces; insmod passes on what it gets.
         options = _split(given)
-    return tuple(names[:-1]), tuple(options)
+    return tuple(paths[:-1]), tuple(options)
 
 
 def _split(options: str) -> list[str]:

@@ -58,20 +58,28 @@ class KernelTypes:
         self._kernel = (directory / "vmlinux").read_bytes()
         self.btf = Btf(self._kernel)
 
-    def of_module(self, name: str) -> Btf | None:
-        """The types of a loaded module and the kernel's; None where it has none."""
+    def of_module(self, name: str, section: bytes | None = None) -> Btf | None:
+        """The types of a module and the kernel's; None where it has none.
+
+        Those of a loaded one, else of its file's .BTF ``section``.
+        """
         try:
-            return Btf((self._directory / name).read_bytes(), self._kernel)
-        except (OSError, ParseError):
+            data = (self._directory / name).read_bytes()
+        except OSError:
+            data = section or b""
+        try:
+            return Btf(data, self._kernel)
+        except ParseError:
             return None
 
 
 def how_to_fail(
-    functions: Iterable[str], types: KernelTypes, modules: Iterable[str] = ()
+    functions: Iterable[str], types: KernelTypes, modules: Mapping[str, bytes | None] | None = None
 ) -> tuple[dict[str, Failing], dict[str, str]]:
     """Return how each of ``functions`` is made to fail, and why the others are not.
 
-    A function that the kernel does not have is looked for in ``modules``.
+    A function that the kernel does not have is looked for in ``modules``: names, and the .BTF
+    sections of the files of those that may not be loaded.
     """
     masks = {"gfp_t": nofail_mask(types.btf), "slab_flags_t": slab_panic_mask(types.btf)}
     others: list[Btf] | None = None
@@ -83,7 +91,7 @@ def how_to_fail(
         prototype = _prototype(types.btf, function)
         if prototype is None:
             if others is None:
-                found = (types.of_module(module) for module in modules)
+                found = (types.of_module(*module) for module in (modules or {}).items())
                 others = [one for one in found if one is not None]
             answers = (_prototype(btf, function) for btf in others)
             prototype = next((one for one in answers if one is not None), None)
