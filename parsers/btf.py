@@ -66,6 +66,8 @@ _SIZED = (_Kind.INT, _Kind.STRUCT, _Kind.UNION, _Kind.ENUM, _Kind.FLOAT, _Kind.E
 _TRANSPARENT = (_Kind.TYPEDEF, _Kind.VOLATILE, _Kind.CONST, _Kind.RESTRICT, _Kind.TYPE_TAG)
 
 
+_RETURNS: dict[int | None, str] = {None: "void", _Kind.PTR: "pointer", _Kind.INT: "integer"}
+
 _T = TypeVar("_T")
 
 
@@ -94,15 +96,20 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Prototype:
-    """What a function returns and takes pointers to.
+    """What a function returns and takes.
 
-    ``returns`` is None where it returns no pointer; else as in ``takes``, which has one entry for
+    ``returns`` is "void", "pointer", "integer" or "other"; ``returns_signed`` is whether an integer
+    is. ``parameters`` are name and typedef of each, both "" where it has none. ``points_to`` is
+    what a pointer that it returns points to, None where it returns none; ``takes`` has the same of
     each parameter that is a pointer, in order: the name of a struct or union behind "struct ", the
     name of another type, "" for one without a name, and "void"; each behind "*" for a pointer to a
     pointer.
     """
 
-    returns: str | None
+    returns: str
+    returns_signed: bool
+    parameters: tuple[tuple[str, str], ...]
+    points_to: str | None
     takes: tuple[str, ...]
 
 
@@ -114,12 +121,16 @@ class Btf:
     types of the name give different answers.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, base: bytes | None = None) -> None:
         """Scan ``data``, the bytes of the whole file or of an ELF's .BTF section.
 
-        Raises ParseError for anything that is no BTF, is cut short or has a kind unknown here.
+        The types of a module go on where those of ``base``, the kernel's, end. Raises ParseError
+        for anything that is no BTF, is cut short or has a kind unknown here.
         """
-        self._strings, types = _sections(data)
+        self._strings, types = _sections(data, is_split=base is not None)
+        if base is not None:
+            base_strings, base_types = _sections(base)
+            self._strings, types = base_strings + self._strings, base_types + types
         self._types = types
         self._words = array("I")
         self._words.frombytes(types)
@@ -176,10 +187,7 @@ class Btf:
     def function_parameters(self, name: str) -> tuple[str, ...] | None:
         """Parameter names of a function, in order; an unnamed one is "" (so is a final ...)."""
         found = set()
-        for start in self._named(name, (_Kind.FUNC,)):
-            prototype = self._start(self._words[start + 2])
-            if self._kind(prototype) != _Kind.FUNC_PROTO:
-                raise ParseError(f"BTF: function {name} has no prototype")
+        for prototype in self._prototypes(name):
             found.add(
                 tuple(
                     self._string(self._words[prototype + 3 + 2 * index])
@@ -190,32 +198,48 @@ class Btf:
 
     def function_result_bytes(self, name: str) -> int | None:
         """Size in bytes of what a function returns; 0 for void."""
-        found = set()
-        for start in self._named(name, (_Kind.FUNC,)):
-            prototype = self._start(self._words[start + 2])
-            if self._kind(prototype) != _Kind.FUNC_PROTO:
-                raise ParseError(f"BTF: function {name} has no prototype")
-            found.add(self._size(self._words[prototype + 2]))
-        return self._one(name, found)
+        prototypes = self._prototypes(name)
+        return self._one(name, {self._size(self._words[one + 2]) for one in prototypes})
 
     def prototype(self, name: str) -> Prototype | None:
-        """What a function returns and takes pointers to."""
-        found = set()
+        """What a function takes and returns."""
+        return self._one(name, {self._prototype(one) for one in self._prototypes(name)})
+
+    def _prototypes(self, name: str) -> Iterator[int]:
+        """The records of the prototypes of the functions of that name."""
         for start in self._named(name, (_Kind.FUNC,)):
             prototype = self._start(self._words[start + 2])
             if self._kind(prototype) != _Kind.FUNC_PROTO:
                 raise ParseError(f"BTF: function {name} has no prototype")
-            parameters = (
-                self._pointee(self._words[prototype + 4 + 2 * index])
-                for index in range(self._vlen(prototype))
-            )
-            found.add(
-                Prototype(
-                    self._pointee(self._words[prototype + 2]),
-                    tuple(one for one in parameters if one is not None),
-                )
-            )
-        return self._one(name, found)
+            yield prototype
+
+    def _prototype(self, start: int) -> Prototype:
+        returns = self._resolve(self._words[start + 2])
+        kind = None if returns is None else self._kind(returns)
+        signed = False
+        if returns is not None and kind == _Kind.INT:
+            signed = bool(self._words[returns + 3] >> 24 & 1)
+        first = start + 3
+        words = self._words[first : first + 2 * self._vlen(start)]
+        parameters = tuple(
+            (self._string(words[at]), self._typedef(words[at + 1]))
+            for at in range(0, len(words), 2)
+        )
+        pointees = (self._pointee(words[at + 1]) for at in range(0, len(words), 2))
+        return Prototype(
+            _RETURNS.get(kind, "other"),
+            signed,
+            parameters,
+            self._pointee(self._words[start + 2]),
+            tuple(one for one in pointees if one is not None),
+        )
+
+    def _typedef(self, type_id: int) -> str:
+        """The name of a type that is a typedef, "" for all others."""
+        if type_id == 0:
+            return ""
+        start = self._start(type_id)
+        return self._string(self._words[start]) if self._kind(start) == _Kind.TYPEDEF else ""
 
     def _pointee(self, type_id: int) -> str | None:
         """What a type points to, as in :class:`Prototype`; None for what is no pointer."""
@@ -456,8 +480,11 @@ def _swapped(data: bytes) -> bool:
     return data[:2] != struct.pack("=H", _MAGIC)
 
 
-def _sections(data: bytes) -> tuple[bytes, bytes]:
-    """Cut out the string and the type section, after checking the header."""
+def _sections(data: bytes, *, is_split: bool = False) -> tuple[bytes, bytes]:
+    """Cut out the string and the type section, after checking the header.
+
+    The strings of types that go on from others do not begin with an empty one.
+    """
     order = "=" if not _swapped(data) else (">" if sys.byteorder == "little" else "<")
     size = struct.calcsize("=" + _HEADER)
     if len(data) < size:
@@ -473,6 +500,6 @@ def _sections(data: bytes) -> tuple[bytes, bytes]:
     strings = data[length + string_at : length + string_at + string_len]
     if length < size or len(types) != type_len or len(strings) != string_len or type_len % 4:
         raise ParseError(f"BTF: {len(data)} bytes are fewer than the header says")
-    if not strings.startswith(b"\0") or not strings.endswith(b"\0"):
+    if not (is_split or strings.startswith(b"\0")) or not strings.endswith(b"\0"):
         raise ParseError("BTF: the string section is damaged")
     return strings, types

@@ -79,7 +79,7 @@ def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
     for one in judged:
         for site in one.report.sites:
             shown = _telling(site, one.report.target)
-            stacks[_build(one), _path(site.allocator, shown)].add(shown)
+            stacks[_build(one), _path(site, shown)].add(shown)
     order = {
         (build, path, frames): position
         for (build, path), same in stacks.items()
@@ -90,7 +90,7 @@ def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
             (path, order[_build(one), path, shown])
             for site in one.report.sites
             for shown in (_telling(site, one.report.target),)
-            for path in (_path(site.allocator, shown),)
+            for path in (_path(site, shown),)
         ]
         for one in judged
     ]
@@ -98,7 +98,7 @@ def site_keys(judged: Sequence[Judged]) -> list[list[SiteKey]]:
 
 def site_path(site: JudgedSite, target: Target) -> SitePath:
     """What is equal for the same site in any build, and for other calls in the same functions."""
-    return _path(site.allocator, _telling(site, target))
+    return _path(site, _telling(site, target))
 
 
 def site_id(key: SiteKey) -> str:
@@ -121,7 +121,10 @@ def _telling(site: JudgedSite, target: Target) -> Frames:
     return site.frames if last is None else site.frames[: last + 1]
 
 
-def _path(allocator: str, shown: Frames) -> SitePath:
+def _path(site: JudgedSite, shown: Frames) -> SitePath:
+    allocator = site.allocator
+    if site.injected is not None:
+        allocator += f" when {site.injected.call} fails"
     return allocator, tuple((frame.module or "", base_name(frame.symbol or "")) for frame in shown)
 
 

@@ -90,6 +90,10 @@ class Driver(ABC):
         """Sentences for the reader of the report; asked after names()."""
         return []
 
+    def complete(self, session: Session) -> Session:
+        """Return ``session`` with what only the driver knows of it."""
+        return session
+
     def has_late_frees(self) -> bool:
         """Whether to wait at the end as long as frees may take."""
         return True
@@ -153,9 +157,15 @@ class Capture:
         """Wait for late frees; ``doing`` is what to show for it."""
         settle(self.tracer.outstanding_count, patience, self.progress, doing)
 
-    def save(self) -> None:
-        """Keep what was seen so far. Raises UnsupportedError where that is refused."""
-        self._recorder.save(self._read(None, None))
+    def save(self) -> Session:
+        """Keep what was seen so far and return it; UnsupportedError where that is refused."""
+        session = self._read(None, None)
+        self._recorder.save(session)
+        return session
+
+    def keep(self, session: Session) -> None:
+        """Keep ``session``, one that save() returned, in which the driver changed something."""
+        self._recorder.save(session)
 
     # --- its parts --------------------------------------------------------------------------------
 
@@ -201,4 +211,4 @@ class Capture:
             self._keep,
             tuple(notes),
         )
-        return read_session(self.tracer, observed, end)
+        return self._driver.complete(read_session(self.tracer, observed, end))

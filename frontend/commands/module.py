@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from kleak.analysis.judge import judge
+from kleak.analysis.error_paths import conclude
 from kleak.capture.engine.declared import MAX_LOADS
 from kleak.capture.follow import FollowRun, follow_module
 from kleak.capture.lifecycle import Tracing
@@ -17,6 +17,9 @@ from kleak.capture.target.modules import ModuleTarget, Timeouts, find_target
 from kleak.capture.target.net_plan import read_plan
 from kleak.capture.target.netlink import check_needs
 from kleak.capture.target.references import PinnedError
+from kleak.commands import fail_calls
+from kleak.commands.fail_calls import run_failures
+from kleak.commands.options.faults import FaultOptions, fault_options
 from kleak.commands.options.option_group import option_group
 from kleak.commands.options.output import OutputOptions, output_options
 from kleak.commands.options.seconds import Seconds
@@ -167,6 +170,7 @@ timeout_options = option_group(
 @module_options
 @cycle_options
 @exercise_options
+@fault_options
 @timeout_options
 @tracer_options()
 @no_kmemleak_option
@@ -176,6 +180,7 @@ def module(
     modules: ModuleOptions,
     cycling: CycleOptions,
     exercise: ExerciseOptions,
+    faults: FaultOptions,
     timeouts: TimeoutOptions,
     tracer: TracerOptions,
     no_kmemleak: bool,
@@ -199,11 +204,14 @@ def module(
     cannot, 4 the module failed, 5 incomplete with --strict, 130 interrupted.
     """
     require_root()
-    _check_mode(modules, cycling, exercise)
+    _check_mode(modules, cycling, exercise, faults)
     reads = (*modules.specs, *exercise.net_plans)
     reporting = output.prepare(session=session.path, reads=reads)
     targets = modules.find(may_be_loaded=cycling.follow)
+    if faults.wanted:
+        fail_calls.check(faults, targets)
     exercises = exercise.find()
+    limits = Timeouts(timeouts.load_timeout, timeouts.unload_timeout)
     tracing = Tracing(tracer.kernel_headers, tracer.limits, session.keep, kmemleak=not no_kmemleak)
     progress = make_progress()
     with session.saved("-".join(found.name for found in targets)) as session_file:
@@ -211,13 +219,16 @@ def module(
             if cycling.follow:
                 following = FollowRun(targets, cycling.cycles, cycling.timeout, tracing)
                 outcome = follow_module(following, progress, session_file, _say_ready)
+            elif faults.wanted:
+                failing = run_failures(faults, targets[0], exercises, limits, tracing)
+                outcome = failing(progress, session_file)
             else:
                 run = ModuleRun(
                     targets,
                     cycling.cycles or DEFAULT_CYCLES,
                     exercises,
                     exercise.init_may_fail,
-                    Timeouts(timeouts.load_timeout, timeouts.unload_timeout),
+                    limits,
                     tracing,
                 )
                 outcome = trace_module(run, progress, session_file)
@@ -225,7 +236,7 @@ def module(
             progress.done()
     status = ExitStatus.CLEAN
     if outcome.failure is None or outcome.session.cycles:
-        status = reporting.write(judge(outcome.session))
+        status = reporting.write(conclude(outcome.session))
     if isinstance(outcome.failure, PinnedError) and status is ExitStatus.FOUND:
         click.echo(f"kleak: {outcome.failure}", err=True)
     elif outcome.failure is not None:
@@ -233,8 +244,12 @@ def module(
     return status
 
 
-def _check_mode(modules: ModuleOptions, cycling: CycleOptions, exercise: ExerciseOptions) -> None:
+def _check_mode(
+    modules: ModuleOptions, cycling: CycleOptions, exercise: ExerciseOptions, faults: FaultOptions
+) -> None:
     """Raise UsageError for an option that belongs to the other way to get cycles."""
+    if faults.wanted and cycling.cycles is not None:
+        raise UsageError("--fail-calls has as many cycles as failures: use --fail-limit")
     if not cycling.follow:
         if cycling.timeout is not None:
             raise UsageError("--timeout belongs to --follow")
@@ -244,6 +259,7 @@ def _check_mode(modules: ModuleOptions, cycling: CycleOptions, exercise: Exercis
         "--exercise": exercise.exercise,
         "--exercise-net": exercise.net_plans,
         "--init-may-fail": exercise.init_may_fail,
+        "--fail-calls": faults.fail_calls,
     }
     for option, value in driving.items():
         if value:

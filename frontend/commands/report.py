@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from kleak.analysis.judge import judge
+from kleak.analysis.error_paths import conclude
 from kleak.analysis.merge import Judged, SiteKey, merge, site_id, site_keys
 from kleak.analysis.redact import redact_report, redact_session
 from kleak.analysis.selection import GROUPINGS, ORDERS, group, sort, top
@@ -170,7 +170,7 @@ def gather(paths: Sequence[str], selection: SelectionOptions, excuses: Excuses) 
     judged = []
     for path in paths:
         session = read_session(Path(path))
-        judged.append(Judged(_name(path, selection), session, judge(session)))
+        judged.append(Judged(_name(path, selection), session, conclude(session)))
     merged = excuses.apply(merge(judged))
     merged = sort(merged, selection.order)
     merged = group(merged, selection.grouping, [one.session for one in judged])

@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from kleak.commands.options.seconds import Seconds
+from kleak.commands.vm_failures import (
+    fails_calls,
+    left,
+    note_death,
+    report_session,
+    resumed,
+    with_session,
+)
 from kleak.errors import TargetError, UsageError
 from kleak.files.output_files import found_place
-from kleak.vm.boot import boot, kvm_works
+from kleak.vm.boot import Result, boot, kvm_works
 from kleak.vm.kernels import find_kernel, release_of
 
 CONSOLE_LINES_SHOWN = 20
@@ -60,23 +68,52 @@ def vm(
     if sys.stderr.isatty():
         how = "with KVM" if kvm else "emulated"
         click.echo(f"booting {release_of(image)} ({how})", err=True)
-    result = boot(
-        image,
-        inner_command(command),
-        rw_dirs=writable_directories(command),
-        timeout_s=timeout_s,
-        memory=memory,
-        cpus=cpus,
-        kvm=kvm,
-        terminals=_terminals(),
-        stdout=_write_stdout,
-        stderr=_write_stderr,
-    )
+
+    def run(words: tuple[str, ...], stdout: Callable[[bytes], object]) -> Result:
+        return boot(
+            image,
+            inner_command(words),
+            rw_dirs=writable_directories(words),
+            timeout_s=timeout_s,
+            memory=memory,
+            cpus=cpus,
+            kvm=kvm,
+            terminals=_terminals(),
+            stdout=stdout,
+            stderr=_write_stderr,
+        )
+
+    result = _run_failures(command, run) if fails_calls(command) else run(command, _write_stdout)
     if result.status is None:
         for line in result.console_tail[-CONSOLE_LINES_SHOWN:]:
             click.echo(f"  console: {line}", err=True)
         raise TargetError(str(result.failure))
     raise SystemExit(result.status)
+
+
+def _run_failures(
+    command: tuple[str, ...], run: Callable[[tuple[str, ...], Callable[[bytes], object]], Result]
+) -> Result:
+    """Run it in as many guests as it takes; show the report of the last one."""
+    command, session = with_session(command)
+    words = command
+    while True:
+        report = bytearray()
+        result = run(words, report.extend)
+        died = result.status is None and note_death(
+            session, result.console_tail, str(result.failure)
+        )
+        faults = left(session)
+        if faults is None or (result.status is None and not died):
+            break
+        click.echo(
+            f"a failure ended this guest; left to try in a fresh one: {len(faults.left)}", err=True
+        )
+        words = resumed(command, session)
+    _write_stdout(bytes(report))
+    if died:  # in the last failure of all: no guest is left to report
+        return Result(int(report_session(session)), None, b"", b"", ())
+    return result
 
 
 def inner_command(command: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from kleak.model.error_paths import ErrorPaths
 from kleak.model.session import Frame, Kernel, StackSample, Tally, Target, Trust
 
 
@@ -74,6 +75,18 @@ class Excuse:
 
 
 @dataclass(frozen=True, slots=True)
+class Injected:
+    """A call that failed on purpose: the number of the ErrorPath, and ``when`` in a line.
+
+    ``call`` is the function that failed and the one that called it: equal in any build.
+    """
+
+    error_path: int
+    call: str
+    when: str
+
+
+@dataclass(frozen=True, slots=True)
 class JudgedSite:
     """One leak site with its verdict. ``frames[0]`` is the first frame that is no allocator.
 
@@ -81,7 +94,8 @@ class JudgedSite:
     ``per_cycle`` is outstanding by the cycle that allocated it, None where cycles are unknown.
     ``score`` is 0 to 100. ``sightings`` are the sessions that have it, where several were merged.
     ``parent`` is the site that it hangs on, ``excuse`` why it does not count, if either is so.
-    ``stacks`` is there where they were sampled.
+    ``stacks`` is there where they were sampled. ``injected`` is the failure on purpose
+    without which it would not leak.
     """
 
     rank: int
@@ -98,6 +112,7 @@ class JudgedSite:
     parent: Parent | None = None
     excuse: Excuse | None = None
     stacks: StackSample | None = None
+    injected: Injected | None = None
 
     @property
     def is_finding(self) -> bool:
@@ -163,7 +178,8 @@ class Report:
     is None where it cannot be told: with one cycle, or for merged sessions.
     ``suppressions`` are the rules that were applied, in the order of their files. ``not_shown`` are
     the sites behind ``sites`` that nobody wants to see one by one, ``groups_not_shown`` is how many
-    groups: they count in whatever is said of all.
+    groups: they count in whatever is said of all. ``error_paths`` is there where calls were made to
+    fail.
     """
 
     kernel: Kernel
@@ -178,6 +194,7 @@ class Report:
     suppressions: tuple[SuppressionUse, ...] = ()
     not_shown: tuple[JudgedSite, ...] = ()
     groups_not_shown: int = 0
+    error_paths: ErrorPaths | None = None
 
     @property
     def every_site(self) -> tuple[JudgedSite, ...]:

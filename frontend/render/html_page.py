@@ -16,6 +16,7 @@ from typing import Any
 
 from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.render import html_charts
+from kleak.render.error_paths import text_lines
 from kleak.render.escape import printable
 from kleak.render.html_flames import Flames
 from kleak.render.renderer import Look, Material, Renderer
@@ -54,6 +55,7 @@ def render(material: Material, look: Look) -> str:
         merged=_merged(report),
         totals=totals(report) if report.sites else "",
         sites=[_site(site) for site in report.sites[:SITES_IN_PAGE]],
+        error_paths=[printable(line) for line in text_lines(report, verbose=True)],
         noscript=f"{hidden} more sites and the flame graph need JavaScript.",
         timelines=html_charts.timelines(material.captures),
         memory=html_charts.memory(material.captures),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kleak.model.error_paths import ErrorPath
 from kleak.model.report import JudgedSite, Report
+from kleak.render.error_paths import SAID_SO, path_line, sites_of
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.sentences import kernels, place
@@ -14,6 +16,7 @@ from kleak.wording import counted, frame_text
 
 def render(material: Material, look: Look) -> str:
     """A test for the trace, then one for each site: a site at ``look.fail_on`` or surer fails.
+    One for each call that failed on purpose: it fails if the module then leaks so or crashes.
 
     The first is skipped, not passed, where the trace is incomplete: then nothing can be called
     clean. So is a site that would fail but is excused, or hangs on another one that fails. Where
@@ -21,8 +24,9 @@ def render(material: Material, look: Look) -> str:
     """
     report = material.report
     subject = _name(report.target.name)
-    sites = report.sites
-    tests = 1 + len(sites) + bool(report.not_shown)
+    sites = [site for site in report.sites if site.injected is None]
+    paths = () if report.error_paths is None else report.error_paths.paths
+    tests = 1 + len(sites) + len(paths) + bool(report.not_shown)
     lines = ["KTAP version 1", f"1..{tests}", f"# kernel: {_name(kernels(report))}"]
     lines += [f"# note: {_name(note)}" for note in report.trust.notes]
     lines.append(_trace(report, subject))
@@ -38,6 +42,15 @@ def render(material: Material, look: Look) -> str:
             f"{'not ok' if guilty and not skip else 'ok'} {numbers[site.rank]} {subject}: "
             f"{_name(place(site))} {site.verdict.label} {site.outstanding.count} objects "
             f"{site.outstanding.size_bytes} bytes{skip}"
+        )
+    for number, path in enumerate(paths, start=2 + len(sites)):
+        bad = path.outcome.is_found or any(
+            site.verdict >= look.fail_on and site.excuse is None for site in sites_of(report, path)
+        )
+        failed += bad
+        lines += _explain_path(report, path) if bad or look.verbose else []
+        lines.append(
+            f"{'not ok' if bad else 'ok'} {number} {subject}: {_name(path_line(path))} ({SAID_SO})"
         )
     if report.not_shown:
         guilty_too = sum(
@@ -77,6 +90,20 @@ def _explain(site: JudgedSite) -> list[str]:
         f"# {item.weight:+.2f} {_name(item.witness)}: {_name(item.says)}" for item in site.evidence
     ]
     return [*stack, *reasons]
+
+
+def _explain_path(report: Report, path: ErrorPath) -> list[str]:
+    lines = [f"# {_name(line)}" for line in path.log.splitlines()]
+    if path.crash is not None:
+        lines.append(f"# {_name(path.crash)}")
+    for site in sites_of(report, path):
+        held = site.outstanding
+        lines.append(
+            f"# {site.verdict.label}: {held.count} objects {held.size_bytes} bytes "
+            f"{_name(place(site))}"
+        )
+        lines += _explain(site)
+    return lines
 
 
 def _name(text: str) -> str:

@@ -6,8 +6,10 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from kleak.model.error_paths import ErrorPaths, Outcome
 from kleak.model.report import JudgedSite, Report
 from kleak.model.session import Frame
+from kleak.render.error_paths import coverage, headline, path_line, sites_of, worst_first
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.sentences import growth, kernels, places, standing
@@ -34,6 +36,8 @@ def render(material: Material, look: Look) -> str:
     parts += [_finding(site) for site in at_length]
     if rest:
         parts.append(_others(rest))
+    if report.error_paths is not None:
+        parts.append(_error_paths(report, report.error_paths))
     parts.append(_again(material))
     return "\n".join(parts)
 
@@ -119,6 +123,31 @@ def _others(sites: list[JudgedSite]) -> str:
     return text
 
 
+def _error_paths(report: Report, paths: ErrorPaths) -> str:
+    """What came of the failures, those that went wrong with the kernel's log."""
+    lines = [
+        "## Error paths (faults were injected)",
+        "",
+        f"{_inline(headline(paths))}.",
+        "",
+        _table(
+            ("failures", "came out", "meaning"),
+            [(str(number), name, _inline(means)) for name, number, means in coverage(paths)],
+        ),
+    ]
+    for path in worst_first(paths.paths):
+        bad = path.outcome.is_found or path.outcome is Outcome.LEAKING
+        if bad:
+            ranks = ", ".join(str(site.rank) for site in sites_of(report, path))
+            lines.append(f"- {_inline(path_line(path))}{f' (see {ranks})' if ranks else ''}")
+        if bad and path.crash is not None:
+            lines.append(f"  {_inline(path.crash)}")
+        if bad and path.log:
+            log = (printable(line).replace("```", "'''") for line in path.log.splitlines())
+            lines += ["", "```", *log, "```"]
+    return "\n".join(lines) + "\n"
+
+
 def _groups(report: Report) -> str:
     rows = [
         (
@@ -143,11 +172,14 @@ def _again(material: Material) -> str:
     target = report.target
     about = material.captures[0].session.circumstances
     cycles = about.planned_cycles or report.cycles
+    how = ["--cycles", str(cycles // (1 + target.name.count(",")))]
+    if report.error_paths is not None:
+        how = ["--fail-calls"]
     if target.kind == "module":
         first, *others = target.name.split(",")
         words = [target.path or first, *target.parameters]
         words += [word for name in others for word in ("--module", name)]
-        words += ["--cycles", str(cycles // (1 + len(others)))]
+        words += how
         command = "kleak module " + shlex.join(printable(word) for word in words)
     else:
         scope = " ".join(

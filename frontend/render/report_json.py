@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from kleak.model.error_paths import ErrorPaths, Outcome
+from kleak.model.faults import FailedCall
 from kleak.model.report import (
     Evidence,
     Group,
@@ -31,9 +33,9 @@ def render(report: Report) -> str:
 def document(report: Report) -> dict[str, Any]:
     """The document as plain objects. Sizes are bytes.
 
-    The keys "sessions", "groups", "suppressions", "memory" and "not_shown" are there only where
-    sessions were merged, sites grouped, suppressions given, the growth of memory could be
-    followed, or sites are left out.
+    The keys "sessions", "groups", "suppressions", "memory", "not_shown" and "error_paths" are there
+    only where sessions were merged, sites grouped, suppressions given, the growth of memory could
+    be followed, sites are left out, or calls failed on purpose.
     """
     found: dict[str, Any] = {
         "schema": SCHEMA,
@@ -59,9 +61,50 @@ def document(report: Report) -> dict[str, Any]:
             "sites": len(report.not_shown),
             "groups": report.groups_not_shown,
         }
+    if report.error_paths is not None:
+        found["error_paths"] = _error_paths(report.error_paths)
     if report.suppressions:
         found["suppressions"] = [_suppression(one) for one in report.suppressions]
     return found
+
+
+def _error_paths(paths: ErrorPaths) -> dict[str, Any]:
+    return {
+        "faults_injected": True,
+        "calls": paths.calls,
+        "failures": [
+            {
+                "number": path.number,
+                "call": _call(path.call),
+                "nth": path.nth,
+                "outcome": path.outcome.value,
+                "times": path.times,
+                "phase": path.phase,
+                "said": path.said,
+                "when": path.when,
+                "log": path.log,
+                "crash": path.crash,
+            }
+            for path in paths.paths
+        ],
+        "coverage": {outcome.value: paths.count(outcome) for outcome in Outcome},
+        "not_reached": [_call(call) for call in paths.unreached],
+        "not_tried": [
+            {"function": one.function, "calls": one.calls, "why": one.why}
+            for one in paths.not_tried
+        ],
+        "left": [{"call": _call(call), "nth": nth} for call, nth in paths.left],
+    }
+
+
+def _call(call: FailedCall) -> dict[str, Any]:
+    return {
+        "number": call.number,
+        "function": call.function,
+        "returns": call.returns,
+        "place": _frame(call.place),
+        "made": call.made,
+    }
 
 
 def _memory(memory: MemoryAccount) -> dict[str, Any]:
@@ -179,6 +222,12 @@ def _site(site: JudgedSite) -> dict[str, Any]:
             "walked": site.stacks.walked,
             "different": site.stacks.different,
             "shown": site.stacks.shown,
+        }
+    if site.injected is not None:
+        found["injected"] = {
+            "failure": site.injected.error_path,
+            "call": site.injected.call,
+            "when": site.injected.when,
         }
     if site.excuse is not None:
         found["excuse"] = {"by": site.excuse.by, "says": site.excuse.says}

@@ -10,6 +10,7 @@ from statistics import median_low
 from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.model.session import Tally, Trust
 from kleak.model.witnesses import Outcome
+from kleak.render.error_paths import conclusion
 from kleak.units import size
 from kleak.wording import counted, either, frame_text, plural
 
@@ -22,6 +23,9 @@ def closing(report: Report, *, exact: bool = False) -> str:
     guilty = [site for site in leaks if site.excuse is None]
     confirmed = [site for site in guilty if site.verdict is Verdict.CONFIRMED]
     name = report.target.name
+    wrong = conclusion(report)
+    if wrong and not guilty:
+        return wrong + _unseen(report.trust)
     cycles = plural(report.cycles, "cycle")
     if guilty:
         held = size(sum(site.outstanding.size_bytes for site in guilty), exact=exact)
@@ -46,7 +50,7 @@ def closing(report: Report, *, exact: bool = False) -> str:
         text = f"No allocation in the scope of {name} was outstanding after {cycles}."
     if not guilty:
         text += _unseen(report.trust)
-    return text
+    return f"{text} {wrong}".rstrip()
 
 
 def _unseen(trust: Trust) -> str:

@@ -11,6 +11,8 @@ from tabulate import tabulate
 from kleak.gc_pause import no_collection
 from kleak.model.report import JudgedSite, MergedSession, Report, SuppressionUse, Verdict
 from kleak.model.session import Frame, Trust
+from kleak.render import error_paths
+from kleak.render.error_paths import injected
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.sentences import (
@@ -80,7 +82,9 @@ def _row(site: JudgedSite, report: Report, *, verbose: bool, exact: bool) -> Sit
     else:
         frames = _top_frames(site.frames, report)
         reasons = (_reasons(site),)
+    when = injected(site)
     reasons = (
+        *((when,) if when else ()),
         *stacks_known(site),
         *(f"{mark}: {says}" for mark, says in standing(site)),
         *reasons,
@@ -129,7 +133,7 @@ def _reasons(site: JudgedSite) -> str:
     said = [
         item
         for item in site.evidence
-        if item.witness not in ("prior", "correlation", "sessions", "baseline")
+        if item.witness not in ("prior", "correlation", "sessions", "baseline", "injected failure")
     ]
     where = [item.says for item in site.evidence if item.witness in ("sessions", "baseline")]
     pro = [item.says for item in said if item.weight > 0]
@@ -167,6 +171,8 @@ def render(
     elif report.sites:
         blocks.append(_table(rows(report, verbose=verbose, exact=exact), width, color=color))
         blocks.append(_wrap(totals(report, exact=exact), width, "  "))
+    if report.error_paths is not None:
+        blocks.append("\n".join(map(printable, error_paths.text_lines(report, verbose=verbose))))
     if report.suppressions:
         blocks.append(_suppressions(report.suppressions, width, exact=exact))
     blocks.append(_wrap(closing(report, exact=exact), width))

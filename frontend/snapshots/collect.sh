@@ -206,9 +206,9 @@ elif grep -q '^0x0*-' vmallocinfo; then
 	note addresses zero
 elif grep -q '^0x00000000[0-9a-f]\{8\}-' vmallocinfo; then
 	note addresses hashed
-elif grep -q '^0x[0-9a-f]\{8\}-0x[0-9a-f]\{8\} ' "$work/vmallocinfo"; then
+elif grep -q '^0x[0-9a-f]\{8\}-0x[0-9a-f]\{8\} ' vmallocinfo; then
 	# 32 bits, hashed or not: a region's size is the difference of real addresses only
-	read -r span size _ <"$work/vmallocinfo"
+	read -r span size _ <vmallocinfo
 	if [ $(((${span#*-} - ${span%-*}) & 0xffffffff)) -eq "$size" ]; then
 		note addresses real
 	else

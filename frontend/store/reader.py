@@ -37,6 +37,7 @@ from kleak.model.session import (
 )
 from kleak.model.witnesses import WitnessState
 from kleak.store import schema
+from kleak.store.faults import read_faults
 from kleak.store.guarded import Guarded, check, columns
 from kleak.store.schema import unsigned
 
@@ -173,6 +174,7 @@ def _read(path: Path, allocations: _AllocationTable) -> Session:
         trust=_read_trust(database, row, len(cycles)),
         vmalloc_regions=regions if row.has_vmalloc_regions else None,
         circumstances=_read_circumstances(database, row),
+        faults=read_faults(database, len(cycles)),
     )
 
 

@@ -5,11 +5,43 @@ from __future__ import annotations
 APPLICATION_ID = 0x6B6C656B
 """``PRAGMA application_id`` of a session file: "klek". It tells a session from other databases."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """``PRAGMA user_version`` of the files that this kleak writes."""
+
+_FAULT_TABLES = """
+CREATE TABLE fault_calls (
+    number INTEGER PRIMARY KEY,
+    function TEXT NOT NULL,
+    returns TEXT NOT NULL,
+    frame INTEGER NOT NULL REFERENCES frames (id),
+    made INTEGER NOT NULL
+);
+CREATE TABLE fault_not_tried (
+    function TEXT PRIMARY KEY,
+    calls INTEGER NOT NULL,
+    why TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE fault_injections (
+    position INTEGER PRIMARY KEY,
+    call INTEGER NOT NULL REFERENCES fault_calls (number),
+    nth INTEGER NOT NULL,
+    cycle INTEGER,
+    phase TEXT,
+    said TEXT NOT NULL,
+    reached INTEGER,
+    complaints TEXT NOT NULL,
+    crash TEXT
+);
+CREATE TABLE fault_left (
+    position INTEGER PRIMARY KEY,
+    call INTEGER NOT NULL REFERENCES fault_calls (number),
+    nth INTEGER NOT NULL
+);
+"""
 
 MIGRATIONS: dict[int, str] = {
     1: "ALTER TABLE cycles ADD COLUMN module TEXT",
+    2: _FAULT_TABLES,
 }
 """SQL that turns a file of a version into one of the next version."""
 
@@ -135,6 +167,7 @@ CREATE TABLE vmalloc_regions (
     caller TEXT
 );
 """
+TABLES += _FAULT_TABLES
 
 _SIGN = 1 << 63
 _WORD = 1 << 64

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from kleak.errors import UnsupportedError, UsageError
 from kleak.files.output_files import Place, checked_place
+from kleak.model.faults import FaultRun
 from kleak.model.session import Frame, Session, Tally
 from kleak.store.header import is_session
 from kleak.store.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES, signed
@@ -159,6 +160,8 @@ class _Tables:
         self._write_session(session)
         self._write_trust(session)
         self._write_circumstances(session)
+        if session.faults is not None:
+            self._write_faults(session.faults)
         sites = list(enumerate(session.sites, start=1))
         self._insert(
             "sites", 3, ((number, site.allocator, site.requested_bytes) for number, site in sites)
@@ -299,6 +302,30 @@ class _Tables:
                 (position, one.witness, one.taken_at_ns, zlib.compress(one.text.encode()))
                 for position, one in enumerate(about.answers)
             ),
+        )
+
+    def _write_faults(self, faults: FaultRun) -> None:
+        self._insert(
+            "fault_calls",
+            5,
+            [
+                (call.number, call.function, call.returns, self._frame(call.place), call.made)
+                for call in faults.calls
+            ],
+        )
+        self._insert("fault_not_tried", 3, map(astuple, faults.not_tried))
+        self._insert(
+            "fault_injections",
+            9,
+            (
+                (position, *astuple(one.failure), *astuple(one)[1:])
+                for position, one in enumerate(faults.injections)
+            ),
+        )
+        self._insert(
+            "fault_left",
+            3,
+            ((position, *astuple(one)) for position, one in enumerate(faults.left)),
         )
 
     def _frame(self, frame: Frame) -> int:

@@ -92,7 +92,10 @@ class ElfSymbol:
 
 
 class ModuleImage:
-    """A module's file, opened. Line tables are read only when a line is asked for."""
+    """A module's file, opened. Line tables are read only when a line is asked for.
+
+    ``data`` are the bytes of the ELF file, unpacked.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open ``path``.
@@ -101,9 +104,9 @@ class ModuleImage:
         program that is not installed.
         """
         self.path = path
-        self._data = _read(path)
+        self.data = _read(path)
         try:
-            self._elf = ELFFile(BytesIO(self._data))
+            self._elf = ELFFile(BytesIO(self.data))
             if self._elf["e_type"] != "ET_REL" or self._elf.elfclass != 64:
                 raise TargetError(f"{path}: not a 64-bit kernel module")
             self._sections: list[Any] = list(self._elf.iter_sections())
@@ -243,7 +246,7 @@ class ModuleImage:
         """The debug information; its ``missing`` says why there is none."""
         code = tuple(section.index for section in self.text_sections)
         values = [(symbol.section, symbol.value) for symbol in self.symbols]
-        return DebugLines(self._data, self._elf, code, values, self.path)
+        return DebugLines(self.data, self._elf, code, values, self.path)
 
     def _place(self, region: Region, offset: int) -> tuple[TextSection, int] | None:
         """The section that holds the instruction before ``offset``, and the offset in it."""

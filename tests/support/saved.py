@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from kleak.analysis import suppressions
-from kleak.analysis.judge import judge
+from kleak.analysis.error_paths import conclude
 from kleak.analysis.merge import Judged, merge, site_id, site_keys
+from kleak.model.faults import FailedCall, Failure, FaultRun, Injection, NotTried
 from kleak.model.report import Report
 from kleak.model.session import (
     Allocation,
@@ -114,6 +115,21 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
             ),
             (Answer("vmallocinfo", 77, "0xffffc90000000000-0xffffc90000002000 8192 f+0x1/0x2\n"),),
         ),
+        faults("leaky", "BUG: kernel NULL pointer\x1b[2J"),
+    )
+
+
+def faults(module: str, said: str) -> FaultRun:
+    """Two calls that can fail: the first one did, the other one is left."""
+    calls = (
+        FailedCall(1, "kstrdup", "NULL", Frame(module, "f", 28, Source("f.c", 12)), 3),
+        FailedCall(2, "misc_register", "-ENOMEM", Frame(module, None, 7), 0),
+    )
+    return FaultRun(
+        calls,
+        (NotTried(said, 2, "kleak does not know how it fails"),),
+        (Injection(Failure(1, 2), 2, "load", said, True, f"{said}\nsecond line", said),),
+        (Failure(2, 1),),
     )
 
 
@@ -141,13 +157,14 @@ def hostile() -> Session:
             build_ids={bad: bad},
             samples=tuple(MemorySample(i, bad, i, Tally(i, i), {bad: i + 1}) for i in range(3)),
         ),
+        faults=faults(bad, bad),
     )
 
 
 def material(*sessions: Session, names: tuple[str, ...] = ()) -> Material:
     """What the renderers get for these sessions, as ``kleak report`` makes it."""
     judged = [
-        Judged(names[i] if names else f"session-{i}.kleak", one, judge(one))
+        Judged(names[i] if names else f"session-{i}.kleak", one, conclude(one))
         for i, one in enumerate(sessions)
     ]
     captures = tuple(

@@ -15,7 +15,7 @@ from typing import Any
 
 from kleak.capture.engine.cache import keep, read_kept
 from kleak.model.session import Kernel
-from kleak.parsers.btf import Btf, Member
+from kleak.parsers.btf import Btf, Member, Prototype
 
 
 class RememberedBtf(Btf):
@@ -61,6 +61,10 @@ class RememberedBtf(Btf):
         """See Btf."""
         return bool(self._ask("has_function", name))
 
+    def has_name(self, name: str) -> bool:
+        """See Btf."""
+        return bool(self._ask("has_name", name))
+
     def function_id(self, name: str) -> int | None:
         """See Btf."""
         number: int | None = self._ask("function_id", name)
@@ -81,11 +85,23 @@ class RememberedBtf(Btf):
         number: int | None = self._ask("function_result_bytes", name)
         return number
 
+    def prototype(self, name: str) -> Prototype | None:
+        """See Btf."""
+        fields = self._ask("prototype", name)
+        if fields is None:
+            return None
+        returns, signed, parameters, points_to, takes = fields
+        return Prototype(
+            returns, signed, tuple(tuple(one) for one in parameters), points_to, tuple(takes)
+        )
+
     def _ask(self, question: str, *names: str) -> Any:
         key = " ".join((question, *names))
         if key not in self._answers:
             if self._btf is None:
                 self._btf = self._read()
             answer = getattr(self._btf, question)(*names)
-            self._answers[key] = astuple(answer) if isinstance(answer, Member) else answer
+            self._answers[key] = (
+                astuple(answer) if isinstance(answer, (Member, Prototype)) else answer
+            )
         return self._answers[key]

@@ -19,12 +19,14 @@ from kleak.files.names import readable
 class Exercise:
     """What to do with the modules while they are loaded. ``what`` is shown meanwhile; ``run``
     raises TargetError where it fails. The kernel loads the modules ``needs`` for it by itself.
+    ``command`` is the line for the shell that it is, if it is one.
     ``left_running`` names the processes that it started and that have not ended.
     """
 
     what: str
     run: Callable[[], None]
     needs: tuple[str, ...] = ()
+    command: str | None = None
     left_running: Callable[[], tuple[str, ...]] = tuple
 
 
@@ -36,7 +38,7 @@ def net_exercise(plan: NetPlan) -> Exercise:
 def shell_exercise(command: str) -> Exercise:
     """Return the exercise that a line for the shell is, which the user typed himself."""
     line = _ShellLine(command)
-    return Exercise(command, line.run, left_running=line.left_running)
+    return Exercise(command, line.run, command=command, left_running=line.left_running)
 
 
 class _ShellLine:

@@ -146,8 +146,13 @@ class ModuleLoader:
         self.unload()
         self._unload_dependencies()
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a load or unload has not returned."""
+        return self._stuck
+
     def leave(self) -> None:
-        """Give up unloading: something holds a module for good."""
+        """Give up unloading: something holds a module for good, or the kernel is in no state."""
         self._stuck = True
 
     def load(self) -> None:

@@ -67,7 +67,7 @@ def read_origins(sites: Iterable[TracedSite], target: Target, path: Path = BTF) 
         if found is not None:
             undo = _undone_by(btf, name, found)
             takes = ",".join(found.takes) or "-"
-            lines.append(f"{name}\t{found.returns or '-'}\t{takes}\t{undo or '-'}\n")
+            lines.append(f"{name}\t{found.points_to or '-'}\t{takes}\t{undo or '-'}\n")
     return OriginsRead(USED, "".join(lines))
 
 
@@ -105,7 +105,7 @@ def _prototype(btf: Btf, name: str) -> Prototype | None:
 def _undone_by(btf: Btf, name: str, made: Prototype) -> str | None:
     """The function that takes back what ``name`` makes: what it returns, else what it was given."""
     handed = {one[1:] for one in made.takes if one.startswith("*")}
-    kinds = ({made.returns} if made.returns else handed | set(made.takes[:1])) - {"void", ""}
+    kinds = ({made.points_to} if made.points_to else handed | set(made.takes[:1])) - {"void", ""}
     words = name.strip("_").split("_")
     for position, word in enumerate(words):
         for verb in _UNDONE_BY.get(word, ()):

@@ -32,6 +32,8 @@ class Decision:
             return ExitStatus.INCOMPLETE
         if any(site.verdict >= self.least and site.excuse is None for site in report.every_site):
             return ExitStatus.FOUND
+        if report.error_paths is not None and report.error_paths.is_found:
+            return ExitStatus.FOUND
         return ExitStatus.CLEAN
 
 

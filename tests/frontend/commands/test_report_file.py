@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from kleak.analysis.error_paths import conclude
 from kleak.analysis.judge import judge
 from kleak.commands.report_file import read_report
 from kleak.errors import UsageError
@@ -41,7 +42,7 @@ def test_marks_come_back(tmp_path):
 
 @pytest.mark.parametrize("path", saved_files(), ids=lambda path: path.stem)
 def test_a_session_is_judged(path):
-    assert read_report(path) == judge(read_session(path))
+    assert read_report(path) == conclude(read_session(path))
 
 
 def spoiled(spoil) -> str:

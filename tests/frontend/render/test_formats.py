@@ -184,17 +184,22 @@ def test_ktap_is_numbered_and_its_plan_holds(sample):
     lines = str(shown("ktap", sample)).splitlines()
     report = SAMPLES[sample].report
     assert lines[0] == "KTAP version 1"
-    assert lines[1] == f"1..{1 + len(report.sites)}"
+    paths = () if report.error_paths is None else report.error_paths.paths
+    sites = [site for site in report.sites if site.injected is None]
+    assert lines[1] == f"1..{1 + len(sites) + len(paths)}"
     results = [line for line in lines[2:] if not line.startswith("#")]
     for number, line in enumerate(results, start=1):
         assert re.match(rf"(?:not )?ok {number} \S", line), line
-    assert len(results) == 1 + len(report.sites)
+    assert len(results) == 1 + len(sites) + len(paths)
     failed = sum(line.startswith("not ok") for line in results)
-    guilty = [site for site in report.sites if site.verdict >= Verdict.LIKELY]
-    assert failed == sum(site.is_finding for site in guilty)
+    guilty = [site for site in sites if site.verdict >= Verdict.LIKELY]
+    wrong = {site.injected.error_path for site in report.sites if site.injected is not None
+             and site.verdict >= Verdict.LIKELY}  # fmt: skip
+    wrong |= {path.number for path in paths if path.outcome.is_found}
+    assert failed == sum(site.is_finding for site in guilty) + len(wrong)
     assert ("# SKIP" in results[0]) == (not report.trust.complete)
     skipped = sum("# SKIP" in line for line in results)
-    assert skipped == len(guilty) - failed + (not report.trust.complete)
+    assert skipped == len(guilty) + len(wrong) - failed + (not report.trust.complete)
     assert lines[-1].startswith(f"# Totals: pass:{len(results) - failed - skipped} fail:{failed} ")
 
 
