@@ -26,6 +26,9 @@ _COPYING = re.compile(r"\w*(?:dup|clone)")
 _DEVICE = re.compile(r"_*(?:root|platform)_device_register\w*")
 # A name belongs to the object it is given to, however that is registered then.
 _NAMING = re.compile(r"\w*_set_name(?:_vargs)?|kvasprintf_const|kstrdup_const")
+_ADDING = re.compile(
+    r"kobject_(?:add|init_and_add)\w*|kset_(?:register|create\w*)|device_(?:add|register)"
+)
 NAMED_DEPTH = 2
 """So far from the target a name alone says that a function makes an object."""
 HANDED_DEPTH = 6
@@ -56,8 +59,14 @@ def _functions(session: Session) -> Mapping[str, _Function]:
 
 
 def names_an_object(between: Sequence[Frame]) -> bool:
-    """Whether what was allocated is the name of an object."""
-    return bool(between) and _NAMING.fullmatch(name_of(between[0])) is not None
+    """Whether what was allocated is the name of an object that the target itself names or adds.
+
+    A subsystem that stands in between names objects of its own: a disk's queues, for example.
+    """
+    naming = _NAMING.fullmatch(name_of(between[0])) is not None
+    return naming and all(
+        _NAMING.fullmatch(name) or _ADDING.fullmatch(name) for name in map(name_of, between)
+    )
 
 
 def hands_out(between: Sequence[Frame], session: Session) -> str | None:

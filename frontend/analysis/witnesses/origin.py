@@ -29,7 +29,6 @@ _REGISTRY = re.compile(
     r"|netlink_\w+|nlmsg_\w+|rtmsg_\w+|rtnl_\w*notify\w*|mm_\w+|vm_area_\w+|do_mmap|mmap_region"
     r")"
 )
-_ADDING = re.compile(r"_*(?:kobject_(?:add|init_and_add)\w*|kset_(?:register|create\w*))")
 # Trees and tables: whose they are, who called them decides.
 _INDEX = re.compile(
     r"_*(?:ida_\w+|idr_\w+|xas?_\w+|radix_tree_\w+|mas_\w+|mt_\w+|mtree_\w+|rhashtable_\w+"
@@ -80,11 +79,9 @@ def _judge(site: TracedSite, session: Session) -> Finding:
         if len(between) <= SKB_DEPTH:
             return Finding(NAME, Fact.SKB_DATA, f"data of a socket buffer that {subject} asked for")
     other = next((frame.module for frame in between if frame.module is not None), None)
-    own = _own_of_the_kernel(between, session)
-    # Which registers an object adds nothing to whose name that is.
-    adding = own is None or _is(own, _ADDING)
-    if other is None and adding and names_an_object(between):
+    if names_an_object(between):
         return Finding(NAME, Fact.CONSTRUCTOR, f"the name of an object that {subject} made")
+    own = _own_of_the_kernel(between, session)
     if own is not None:
         says = f"{name_of(own)}() allocated it for the kernel's own registers"
         return Finding(NAME, Fact.REGISTRY, says)
@@ -111,11 +108,9 @@ def _own_of_the_kernel(between: Sequence[Frame], session: Session) -> Frame | No
     A tree or table that the target itself set up, through a function that has a counterpart, is
     the target's.
     """
-    registries = [one for one in between if _is(one, _REGISTRY)]
-    if registries:
-        return next((one for one in registries if not _is(one, _ADDING)), registries[0])
-    if sets_up(between, session):
-        return None
+    registry = next((one for one in between if _is(one, _REGISTRY)), None)
+    if registry is not None or sets_up(between, session):
+        return registry
     return next((one for one in between if _is(one, _INDEX)), None)
 
 
