@@ -18,7 +18,7 @@ from kleak.snapshots.snapshot_files import read_snapshots
 from tests.support.guest import Guest, GuestJob
 from tests.support.paths import TOP
 
-SCRIPT = TOP / "frontend" / "collect.sh"
+SCRIPT = TOP / "frontend" / "snapshots" / "collect.sh"
 LOADS = 4
 
 # Only busybox's applets from here on: what a board has that has nothing else.
