@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Literal, cast
 
 from kleak.errors import UsageError
+from kleak.files.input_files import open_input, read_at_most
 
 # A sosreport of a large machine has some 20,000 files and 1 GB; a report that matters has seldom
 # more than 100 MB (a kernel log, page_owner of a large machine).
@@ -35,6 +36,8 @@ MAX_FILE_BYTES = 256 << 20
 MAX_TOTAL_BYTES = 1 << 30
 # What may be unpacked and passed over to get there.
 MAX_UNPACKED_BYTES = 8 << 30
+_MOST_MEMBERS = 2 * MAX_FILES  # with directories and links
+_MOST_HEADER_BYTES = 1 << 20
 MAX_DEPTH = 12
 _TAR_HEAD_BYTES = 512
 _NESTED = 2
@@ -63,21 +66,23 @@ class Budget:
 
     files: int = MAX_FILES
     total_bytes: int = MAX_TOTAL_BYTES
+    unpacked_bytes: int = MAX_UNPACKED_BYTES
     refused: list[str] = field(default_factory=list)
 
     def take(self, name: str, size_bytes: int) -> bool:
         """Whether a file of this size may be read; notes it where not."""
         if self.files <= 0:
-            self._refuse("more files than kleak looks at were left out")
+            self.refuse("more files than kleak looks at were left out")
             return False
         if size_bytes > min(MAX_FILE_BYTES, self.total_bytes):
-            self._refuse(f"{name}: too large to look at ({size_bytes >> 20} MB)")
+            self.refuse(f"{name}: too large to look at ({size_bytes >> 20} MB)")
             return False
         self.files -= 1
         self.total_bytes -= size_bytes
         return True
 
-    def _refuse(self, sentence: str) -> None:
+    def refuse(self, sentence: str) -> None:
+        """Note what was not read."""
         if sentence not in self.refused:
             self.refused.append(sentence)
 
@@ -87,14 +92,14 @@ def read_file(path: Path, budget: Budget) -> list[File]:
 
     Raises one of UNREADABLE, or UsageError where a tool to unpack it is missing.
     """
-    with path.open("rb") as file:
+    with open_input(path) as file:
         about = os.fstat(file.fileno())
         regular = stat.S_ISREG(about.st_mode) and about.st_size
         if regular and not budget.take(path.name, about.st_size):
             return []
         # a pipe has no size, nor has a file of /proc
-        data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
+        data = read_at_most(file, MAX_FILE_BYTES)
+    if data is None:
         raise UsageError(f"{path}: more than {MAX_FILE_BYTES >> 20} MB")
     return list(unpack(File(path.name, data), budget))
 
@@ -107,7 +112,8 @@ def read_tree(root: Path, budget: Budget) -> Iterator[File]:
             about = path.lstat()
             if not stat.S_ISREG(about.st_mode) or not budget.take(name, about.st_size):
                 continue
-            data = path.read_bytes()
+            with open_input(path, links=False) as file:
+                data = file.read(about.st_size)
             yield from unpack(File(name, data), budget)
         except (*UNREADABLE, UsageError) as error:
             budget.refused.append(f"{name}: cannot be read: {error}")
@@ -160,24 +166,24 @@ def unpack(file: File, budget: Budget, depth: int = 0) -> Iterator[File]:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of which no more than a limit can be read, behind a head that was read already."""
+    """A stream behind a head that was read already. All archives share the budget's limit."""
 
-    def __init__(self, head: bytes, stream: IO[bytes], limit: int) -> None:
+    def __init__(self, head: bytes, stream: IO[bytes], budget: Budget) -> None:
         self._head = head
         self._stream = stream
-        self._left = limit
+        self._budget = budget
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self._left + 1 if size < 0 else size
+        wanted = self._budget.unpacked_bytes + 1 if size < 0 else size
         data = self._head[:wanted]
         self._head = self._head[wanted:]
         while len(data) < wanted and (more := self._stream.read(wanted - len(data))):
             data += more
-        self._left -= len(data)
-        if self._left < 0:
+        self._budget.unpacked_bytes -= len(data)
+        if self._budget.unpacked_bytes < 0:
             raise ValueError("unpacks to more than kleak reads")
         return data
 
@@ -190,7 +196,7 @@ def _decompress(file: File, budget: Budget, depth: int) -> Iterator[File]:
     with _opened(file.data) as stream:
         head = stream.read(_TAR_HEAD_BYTES)
         if _is_tar(head):
-            bounded = _Bounded(head, stream, MAX_UNPACKED_BYTES)
+            bounded = _Bounded(head, stream, budget)
             yield from _untar(bounded, budget, depth, mode="r|")
             return
         limit = min(MAX_FILE_BYTES, budget.total_bytes)
@@ -245,11 +251,25 @@ def _is_tar(data: bytes) -> bool:
     return data[257:262] == b"ustar"
 
 
+class _Member(tarfile.TarInfo):
+    """A file of a tar. Its long names and attributes are read as a whole, so they have a limit."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        plain = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE, tarfile.LNKTYPE)
+        if member.type not in plain and member.size > _MOST_HEADER_BYTES:
+            raise tarfile.ReadError("a name or an attribute in it is too long")
+        return member
+
+
 def _untar(
     data: IO[bytes] | _Bounded, budget: Budget, depth: int, mode: Literal["r:", "r|"] = "r:"
 ) -> Iterator[File]:
-    with tarfile.open(fileobj=cast("IO[bytes]", data), mode=mode) as archive:
-        for member in archive:
+    with tarfile.open(fileobj=cast("IO[bytes]", data), mode=mode, tarinfo=_Member) as archive:
+        for number, member in enumerate(archive):
+            if number >= _MOST_MEMBERS:
+                raise tarfile.ReadError(f"it has more than {_MOST_MEMBERS} members")
             if member.isfile() and budget.take(member.name, member.size):
                 opened = archive.extractfile(member)
                 if opened is not None:
@@ -260,7 +280,14 @@ def _unzip(file: File, budget: Budget, depth: int) -> Iterator[File]:
     with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
         for member in archive.infolist():
             # what the directory says of the size may be a lie: read no more than it says
-            if not member.is_dir() and budget.take(member.filename, member.file_size):
+            if member.is_dir() or not budget.take(member.filename, member.file_size):
+                continue
+            # of the others the standard library unpacks all at once, however little is asked for
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                budget.refuse(
+                    f"{member.filename}: packed in a way that kleak does not read in zips"
+                )
+            else:
                 with archive.open(member) as opened:
                     data = opened.read(member.file_size + 1)[: member.file_size]
                 yield from unpack(File(member.filename, data), budget, depth + 1)

@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# Of the kernel's no line is as long. The patterns for lines take the square of their length.
+_MOST_CHARACTERS = 4096
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does: it has to come first
@@ -139,9 +141,9 @@ def text_lines(data: bytes) -> Iterator[TextLine]:
             line = quopri.decodestring((pending + line).encode()).decode("utf-8", "replace")
             number, begun, pending = begun or number, 0, ""
         for part in _parts(line, is_html=is_html):
-            yield TextLine(number, part)
+            yield TextLine(number, part[:_MOST_CHARACTERS])
     if pending:
-        yield TextLine(begun, pending)
+        yield TextLine(begun, pending[:_MOST_CHARACTERS])
 
 
 def _is_quoted_printable(text: str) -> bool:
@@ -156,6 +158,10 @@ def _is_quoted_printable(text: str) -> bool:
 
 
 def _parts(line: str, *, is_html: bool) -> Iterator[str]:
+    if is_html and len(line) > _MOST_CHARACTERS:
+        for part in _BREAK_TAG.split(line):
+            yield from _parts(part[:_MOST_CHARACTERS], is_html=True)
+        return
     found = _JSON.search(_unescape(_TAG.sub("", line)) if is_html or "&" in line else line)
     if found is not None:
         message = _from_json(found[1])
@@ -174,7 +180,7 @@ def _from_json(line: str) -> str | None:
     """The message of a log line in JSON, with its time before it where there is one."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

@@ -30,7 +30,6 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _STEPS_PER_BYTE = 64
 _STEPS_AT_LEAST = 10_000_000
 _STEPS_BETWEEN = 100_000
-_ROLLBACK_MODE = b"\1\1"  # at offset 18; a log, 2, would need files beside it
 # How kleak declares a table: plain columns and keys.
 _COLUMN = (
     r"\w+ (?:INTEGER|TEXT|REAL|BLOB)(?: PRIMARY KEY)?(?: CHECK \(id = 1\))?(?: NOT NULL)?"
@@ -58,7 +57,6 @@ class Guarded:
             if size > _MOST_BYTES:
                 raise UsageError(f"{path} is larger than {_MOST_BYTES >> 30} GiB")
             _refuse_journal(path, file)
-            head = head[:18] + _ROLLBACK_MODE + head[20:]
             self.database, copy = open_unnamed(chain([head], pieces(file, len(head), size)))
         copy.close()
         finalize(self, self.database.close)
@@ -94,15 +92,16 @@ def _refuse_journal(path: Path, file: BinaryIO) -> None:
     Kleak's own never does. Another user's journal is of no writer of this file.
     """
     try:
-        with open_input(path.with_name(f"{path.name}-journal"), links=False) as journal:
-            same = os.fstat(journal.fileno()).st_uid == os.fstat(file.fileno()).st_uid
-            if same and journal.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC:
-                raise UsageError(
-                    f"{path}: a journal of SQLite lies beside it, so it may be half written; "
-                    "kleak never leaves one, and follows none"
-                )
-    except FileNotFoundError:
-        pass
+        journal = open_input(path.with_name(f"{path.name}-journal"), links=False)
+    except (OSError, UsageError):
+        return  # none, or what no writer of SQLite's leaves
+    with journal:
+        same = os.fstat(journal.fileno()).st_uid == os.fstat(file.fileno()).st_uid
+        if same and journal.read(len(_JOURNAL_MAGIC)) == _JOURNAL_MAGIC:
+            raise UsageError(
+                f"{path}: a journal of SQLite lies beside it, so it may be half written; "
+                "kleak never leaves one, and follows none"
+            )
 
 
 @cache

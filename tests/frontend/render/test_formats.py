@@ -252,6 +252,18 @@ def test_no_markup_of_a_name_survives_in_markdown():
             assert not re.search(r"(?<!\\)[<>`]", line), line
 
 
+@pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"parquet", "pprof"}))
+def test_no_control_character_of_a_name_survives(name):
+    text = str(shown(name, "hostile"))
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", text)
+
+
+def test_no_name_is_a_formula_in_csv():
+    text = str(shown("csv", "hostile"))
+    assert "cmd|" in text
+    assert not re.search(r"(?m)(?:^|,)\"?[=+@]", text)
+
+
 def test_no_markup_of_a_name_survives_in_html():
     text = str(shown("html", "hostile"))
     assert HOSTILE not in text

@@ -84,8 +84,18 @@ def test_reading_a_session_deletes_nothing(path, victim, reader):
     )
 
 
-def test_what_is_no_journal_is_no_matter(path):
-    path.with_name("s.kleak-journal").write_bytes(b"stale")
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda journal: journal.write_bytes(b"stale"),
+        Path.mkdir,
+        os.mkfifo,
+        lambda journal: journal.symlink_to("s.kleak"),
+    ],
+    ids=["text", "directory", "FIFO", "link"],
+)
+def test_what_is_no_journal_is_no_matter(path, plant):
+    plant(path.with_name("s.kleak-journal"))
     assert read_session(path).sites
 
 
