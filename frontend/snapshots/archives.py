@@ -87,12 +87,12 @@ class Budget:
             self.refused.append(sentence)
 
 
-def read_file(path: Path, budget: Budget) -> list[File]:
+def read_file(path: Path, budget: Budget, *, links: bool = True) -> list[File]:
     """What a file holds: itself, unpacked, or the files of the archive that it is.
 
     Raises one of UNREADABLE, or UsageError where a tool to unpack it is missing.
     """
-    with open_input(path) as file:
+    with open_input(path, links=links) as file:
         about = os.fstat(file.fileno())
         regular = stat.S_ISREG(about.st_mode) and about.st_size
         if regular and not budget.take(path.name, about.st_size):

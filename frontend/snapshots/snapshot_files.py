@@ -129,6 +129,8 @@ def _read_collected(path: Path, reading: Reading, page_bytes: int | None) -> boo
     entries = sorted(path.iterdir(), key=lambda entry: _by_number(entry.name))
     taken = False
     for entry in entries:
+        if entry.is_symlink():
+            continue
         if entry.is_dir() and (entry / MANIFEST).is_file():
             reading.snapshots.append(_read_one(entry.name, _files_of(entry), page_bytes))
             taken = True
@@ -140,8 +142,8 @@ def _read_collected(path: Path, reading: Reading, page_bytes: int | None) -> boo
 
 def _files_of(directory: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(directory.iterdir()):
-        if path.is_file():
-            [*files] = read_file(path, Budget())
+        if path.is_file() and not path.is_symlink():
+            files = read_file(path, Budget(), links=False)
             yield path.name, files[0].data if files else b""
 
 

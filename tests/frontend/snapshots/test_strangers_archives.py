@@ -16,6 +16,7 @@ import pytest
 
 from kleak.errors import UsageError
 from kleak.snapshots.archives import UNREADABLE, Budget, read_file, read_tree
+from kleak.snapshots.snapshot_files import read_snapshots
 
 MB = 1 << 20
 
@@ -45,6 +46,18 @@ def test_links_and_devices_in_a_tar_are_no_files(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert read_file(path, Budget()) == []
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_links_in_a_snapshot_are_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("MemTotal: 100000 kB\nMemFree: 50000 kB\n")
+    snapshot = tmp_path / "snapshots/001"
+    snapshot.mkdir(parents=True)
+    (snapshot / "manifest").write_text("kleak-snapshot: 1\n")
+    (snapshot / "meminfo").symlink_to(outside)
+    (snapshot.parent / "002").symlink_to(snapshot)
+    [found] = read_snapshots([snapshot.parent])
+    assert found.meminfo is None
 
 
 def _long_attribute(path: Path) -> None:
