@@ -13,6 +13,7 @@ from kleak.capture.engine.declared import MAX_LOADS
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.lifecycle import Capture, Outcome, Tracing, capture
 from kleak.capture.machine.kcore import kernel_memory
+from kleak.capture.machine.settings import real_addresses
 from kleak.capture.module_loads import ModuleLoads
 from kleak.capture.target.exercises import Exercise
 from kleak.capture.target.modules import ModuleLoader, ModuleTarget, Timeouts
@@ -320,7 +321,7 @@ class FailingCycles(ModuleLoads):
         at = Path(f"/sys/module/{self._run.prepared.target.name}/sections/{COUNTERS}")
         size = 4 * len(self._calls)
         try:
-            with kernel_memory() as memory:
+            with real_addresses("0"), kernel_memory() as memory:
                 data = memory.read(int(at.read_text(), 16), size)
         except (OSError, ValueError) as error:
             raise UnsupportedError(f"calls cannot be counted: {error}") from error

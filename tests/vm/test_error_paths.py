@@ -9,7 +9,8 @@ import pytest
 from tests.support.error_paths import LEAKS, tried
 from tests.support.guest import Guest, GuestJob
 
-GROUPS = ("registered", "innocents")  # the others take as long again
+KERNELS = ("6.12",)
+GROUPS = ("ladders",)  # 36 failures, 12 of which leak; each other group takes minutes more
 
 JOBS = [
     GuestJob(
@@ -30,8 +31,9 @@ def test_every_failure_is_told_right(guest: Guest, group: str) -> None:
     failures = tried(json.loads(file.read_text()))
     assert len(failures) > 10
     assert [one for one in failures if one.leaks != one.found] == []
-    assert any(one.leaks for one in failures) == (group != "innocents")
-    assert result.status == (0 if group == "innocents" else 1)
+    assert any(one.leaks for one in failures)
+    assert not all(one.leaks for one in failures)
+    assert result.status == 1
 
 
 def test_the_truth_names_at_least_25_error_paths() -> None:

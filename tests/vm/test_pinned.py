@@ -11,6 +11,7 @@ import pytest
 from kleak.frames.names import base_name
 from tests.support.guest import Guest, GuestJob, GuestResult
 
+KERNELS = ("6.12",)
 CYCLES = 3
 POKE = "echo 1 >/sys/module/pinned/parameters/poke"
 TIDY = "echo 1 >/sys/module/pinned/parameters/release; rmmod pinned_user; rmmod pinned"
