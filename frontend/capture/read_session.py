@@ -24,6 +24,8 @@ from kleak.gc_pause import no_collection
 from kleak.model.session import (
     CYCLES_CUT_OFF,
     FINAL_WAIT_CUT_SHORT,
+    KINDS_NOT_SEEN,
+    NOT_SEEN,
     Answer,
     Cycle,
     Session,
@@ -130,7 +132,7 @@ def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session
         witnesses.note("pointers", pointers.state, pointers.text)
     about = observed.observer.describe(sites, witnesses.answers, finished=end is not None)
     trust = Trust(
-        losses(counters) | dict(end.cut if end is not None else {}),
+        losses(counters) | _unseen(tracer) | dict(end.cut if end is not None else {}),
         _nonzero(counters.counted, REPAIRS),
         observed_events,
         tracer.means,
@@ -169,6 +171,11 @@ def losses(counters: Counters) -> dict[str, int]:
     for event, number in counters.lost_events().items():
         lost[f"missed_{event}_events"] = number
     return lost
+
+
+def _unseen(tracer: Tracer) -> dict[str, int]:
+    unseen = sum(said.startswith(NOT_SEEN) for said in tracer.self_test.values())
+    return {KINDS_NOT_SEEN: unseen} if unseen else {}
 
 
 def _nonzero(counted: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:

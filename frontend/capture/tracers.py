@@ -10,6 +10,7 @@ from kleak.capture.engine.tracer import Tracer
 from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
+from kleak.capture.selftest.measure import SelfTest
 from kleak.progress import Progress
 from kleak.symbols.kernel_table import KernelTable
 
@@ -20,9 +21,16 @@ def tracer_of_modules(names: Sequence[str], tracing: Tracing, progress: Progress
     Raises UnsupportedError where this machine cannot trace at all.
     """
     progress.say("reading the kernel's types and symbols")
-    plan = plan_here(read_kernel_table(), modules=True)
+    table = read_kernel_table()
+    plan = plan_here(table, modules=True)
     progress.say("compiling and attaching")
-    return Tracer(plan, find_headers(tracing.headers), modules=tuple(names), limits=tracing.limits)
+    return Tracer(
+        plan,
+        find_headers(tracing.headers),
+        modules=tuple(names),
+        limits=tracing.limits,
+        self_test=SelfTest(table),
+    )
 
 
 def tracer_of_scope(
@@ -52,5 +60,6 @@ def tracer_of_scope(
         own_calls=scope.own_calls,
         limits=tracing.limits,
         walk_every=tracing.walk_every,
+        self_test=SelfTest(table),
     )
     return tracer, table

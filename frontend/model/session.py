@@ -83,6 +83,12 @@ CYCLES_CUT_OFF = "cycles_cut_off"
 """Among what was lost: cycles that were planned and did not come to their end."""
 FINAL_WAIT_CUT_SHORT = "final_wait_cut_short"
 """Among what was lost: frees that came late were not waited for to the end."""
+KINDS_NOT_SEEN = "kinds_not_seen_on_this_kernel"
+"""Among what was lost: kinds of allocations of which the self-test did not see what it caused."""
+SELF_TEST = "self-test: "
+"""What begins the name of a kind among the means."""
+SEEN, NOT_SEEN, UNTESTED = "seen", "not seen", "not tested"
+"""What the self-test says of a kind; why stands behind a colon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +96,15 @@ class Trust:
     """All that the tracer knows it missed or could not ask.
 
     ``lost`` maps a reason to a number of events; only non-zero ones that may change a result
-    belong there, and the two above. ``repaired`` are misses that were made good and change nothing.
+    belong there, and the three above. ``repaired`` are misses that were made good and change
+    nothing.
     ``observed`` are the events that were seen, by what they were: the scale for the others;
     "frees_of_unseen_allocations", frees by the scope's own code of what it was not seen to
     allocate, the self-test of coverage; and "frees_while_reading", by as many objects less may be
     outstanding than the others say.
     ``means`` maps each event to how it was heard of, or to "absent: " and why it was not, and
-    "kernel headers" to the tree used.
+    "kernel headers" to the tree used. Behind "self-test: " a kind of allocations is mapped to
+    whether those that kleak caused were seen.
     ``witnesses`` maps each witness to "used" or to why it was not.
     ``notes`` are sentences for the reader.
     """
@@ -115,8 +123,9 @@ class Trust:
 
     @property
     def saw_every_event(self) -> bool:
-        """Whether nothing was lost of the cycles that there are."""
-        return not any(number for reason, number in self.lost.items() if reason != CYCLES_CUT_OFF)
+        """Whether no event that this kernel shows was lost of the cycles that there are."""
+        others = (CYCLES_CUT_OFF, KINDS_NOT_SEEN)
+        return not any(number for reason, number in self.lost.items() if reason not in others)
 
 
 # --- captured -----------------------------------------------------------------------------

@@ -76,6 +76,12 @@ class AttachedPrograms:
             _detach(attached)
         self._attached.clear()
 
+    def detach(self, wanted: Callable[[str], bool]) -> None:
+        """Detach the programs of the events whose name is ``wanted``."""
+        for attached in [one for one in self._attached if wanted(one.event)]:
+            self._attached.remove(attached)
+            _detach(attached)
+
     def attach(self, events: Sequence[Event], code: Mapping[str, bytes]) -> list[str]:
         """Attach the programs of ``code`` to ``events``, each in the first way that works.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 
 from kleak.capture.engine.attached import AttachedPrograms
@@ -23,7 +25,11 @@ from kleak.capture.engine.scope_maps import forget_all, write_page_owners, write
 from kleak.capture.machine.kernel_state import pid_namespaces_below_proc
 from kleak.capture.machine.settings import require_root
 from kleak.errors import UnsupportedError
+from kleak.model.session import SELF_TEST
 from kleak.symbols.kernel_table import TextRange
+
+_LARGE_MAPS = frozenset({"outstanding", "stacks", "totals"})
+_ENTRIES_OF_A_TWIN = 16384
 
 
 class Tracer(MapReader):
@@ -41,6 +47,7 @@ class Tracer(MapReader):
         own_calls: bool = False,
         limits: Limits | None = None,
         walk_every: int = 1,
+        self_test: Callable[[Tracer], dict[str, str]] | None = None,
     ) -> None:
         """Prepare to trace ``modules`` (names as /proc/modules has them) and ``symbols``.
 
@@ -48,8 +55,11 @@ class Tracer(MapReader):
         only allocations made by the process tree that is followed count. ``own_calls``: only those
         that functions in scope make themselves, where the event has a call site. ``walk_every``: in
         a scope of everything, or of own calls, the stack is walked for one allocation in so many of
-        each call site.
+        each call site. ``self_test`` is asked once the programs are attached what they see.
         """
+        self._measure = self_test
+        self._most_entries: int | None = None
+        self.self_test: dict[str, str] = {}
         self._plan = plan
         self._headers = headers
         self._modules = tuple(modules)
@@ -79,6 +89,8 @@ class Tracer(MapReader):
         """
         try:
             self._start()
+            if self._measure is not None:
+                self.self_test = self._measure(self)
         except BaseException:
             self.close()
             raise
@@ -110,7 +122,11 @@ class Tracer(MapReader):
     def _start(self) -> None:
         image = self.compile()
         numbers = {}
-        for place, definition in enumerate(image.maps):
+        for place, wanted in enumerate(image.maps):
+            definition = wanted
+            if self._most_entries is not None and wanted.name in _LARGE_MAPS:
+                entries = min(wanted.max_entries, self._most_entries)
+                definition = replace(wanted, max_entries=entries)
             try:
                 made = self._maps[definition.name] = Map(definition)
             except OSError as error:
@@ -123,6 +139,47 @@ class Tracer(MapReader):
         self._identify = programs["identify_tracer"]
         self._write_scope()
         self.notes += self._attached.attach(self._events(), programs)
+
+    @contextmanager
+    def twin(self) -> Iterator[Tracer]:
+        """The same programs once more, attached, with small maps of their own; for a self-test.
+
+        Raises UnsupportedError where the kernel refuses.
+        """
+        twin = Tracer(
+            self._plan,
+            self._headers,
+            modules=self._modules,
+            symbols=self._symbols,
+            loaded=self._loaded,
+            by_process=self._by_process,
+            own_calls=self.own_calls,
+            limits=self._limits,
+            walk_every=self.walk_every,
+        )
+        twin._compiled, twin._most_entries = self.compile(), _ENTRIES_OF_A_TWIN
+        with twin:
+            yield twin
+
+    def count_everything(self) -> int:
+        """Count what anybody allocates from now on, this process too; return the id it has then.
+
+        For a twin.
+        """
+        scopes = self._maps["scopes"]
+        scope = scopes[ctypes.c_int(0)]
+        scope.low, scope.high = 0, (1 << 64) - 1
+        scope.everything, scope.counting = 1, 1
+        scope.ignore_tracer = scope.by_process = 0
+        scopes[ctypes.c_int(0)] = scope
+        return int(scope.tracer_tgid)
+
+    def hear_frees_only(self) -> None:
+        """Detach all but what hears of frees: an address that is given out again counts for none.
+
+        For a twin.
+        """
+        self._attached.detach(lambda event: "alloc" in event or "page_cache" in event)
 
     def _events(self) -> list[Event]:
         """What to hear of: where call sites decide, nothing that hides them."""
@@ -262,11 +319,12 @@ class Tracer(MapReader):
     @property
     def means(self) -> dict[str, str]:
         """How each event is heard of, or "absent: " and why it is not; and which kernel headers
-        the programs were compiled with.
+        the programs were compiled with; and what came of the self-test, by kind.
         """
         means = {event: way.value for event, way in self.attachments.items()}
         means |= {event: f"absent: {why}" for event, why in self._attached.unheard.items()}
         means["kernel headers"] = self._headers.description
+        means |= {f"{SELF_TEST}{kind}": said for kind, said in self.self_test.items()}
         return means
 
     def outstanding_count(self) -> int:
