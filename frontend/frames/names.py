@@ -118,6 +118,7 @@ _PAGES = _names(
     r"get_free_pages?",
     r"get_zeroed_page",
     r"folio_alloc\w*",
+    r"(?:post_alloc_hook|prep_new_page|get_page_from_freelist|rmqueue\w*)",
 )
 # Called to get an object, per-CPU memory or pages: what is allocated below is something else.
 ENTRY = _names(

@@ -18,6 +18,7 @@ from kleak.capture.engine.records import Limits
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
+from kleak.model.session import SELF_TEST
 
 KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")
 
@@ -61,6 +62,12 @@ def test_events_are_those_that_a_capture_then_has(
     )  # fmt: skip
     means = json.loads(result.stdout)["trust"]["means"]
     headers = means.pop("kernel headers")
+    tested = {kind: means.pop(kind) for kind in list(means) if kind.startswith(SELF_TEST)}
+    assert tested == {
+        SELF_TEST + row["name"]: row["found"]
+        for row in document["findings"]
+        if row["area"] == "self-test"
+    }
     rows = [row for row in document["findings"] if row["area"] == "events"]
     # Two are none that kleak run wants.
     rows = [row for row in rows if row["name"] not in ("module_load", "module_free")]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from kleak.capture.engine.events import plan_here
-from kleak.capture.engine.headers import find_headers
+from kleak.capture.engine.headers import find_headers, kernel_cache
 from kleak.capture.engine.hooks import Plan
 from kleak.capture.engine.records import SymbolScope
 from kleak.capture.engine.tracer import Tracer
@@ -82,7 +83,8 @@ def test_a_hook_that_is_broken_is_told(event: str) -> None:
     assert found[TOLD_BY[event]].startswith(NOT_SEEN), found
 
 
-def test_it_is_done_once_a_boot(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_done_once_a_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KLEAK_KERNELS", str(kernel_cache()))  # the headers are there
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from kleak.model.session import NOT_SEEN, SELF_TEST
 from kleak.vm.kernels import DEV_RELEASE
 from tests.support.guest import Guest, GuestJob
 
@@ -35,6 +36,8 @@ def test_events_are_those_that_the_main_job_had(guest: Guest) -> None:
     trust = json.loads(proof.file("report.json").read_text())["trust"]
     means = trust["means"]
     headers = means.pop("kernel headers")
+    tested = {kind: means.pop(kind) for kind in list(means) if kind.startswith(SELF_TEST)}
+    assert {kind for kind, said in tested.items() if said.startswith(NOT_SEEN)} == set()
     assert said == means  # none is "absent: ...": these kernels show all
     by_name = {row["name"]: row for row in findings}
     assert by_name["kernel headers"]["found"].startswith(headers)

@@ -21,8 +21,10 @@ from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.kernel_state import loaded_modules
 from kleak.capture.machine.probes import examine_machine
 from kleak.capture.machine.settings import KPTR_RESTRICT
+from kleak.capture.selftest.measure import SelfTest
 from kleak.errors import UnsupportedError
 from kleak.model.doctor import BOTH, MODULE, RUN, Check, Subject
+from kleak.model.session import NOT_SEEN
 from kleak.parsers.btf import Btf
 from kleak.parsers.kallsyms import HiddenAddressesError
 from kleak.symbols.kernel_table import KernelTable
@@ -35,6 +37,7 @@ _BTF = Subject("engine", "BTF", _NOTHING, BOTH)
 _EVENTS = Subject("engine", "events", _NOTHING, BOTH)
 _PROGRAMS = Subject("engine", "programs", _NOTHING, BOTH)
 _MAPS = Subject("engine", "maps")
+_UNSEEN = "no capture is complete here: such memory may be missing or look outstanding"
 _ONLY_FOR = {
     "module_load": MODULE,
     "module_free": MODULE,
@@ -69,6 +72,7 @@ def _examine_engine(headers: str | None) -> Iterator[Check]:
         yield _not_tried("the programs cannot be compiled without kernel headers")
         return
     yield from _try_programs(plan, tree)
+    yield from _test_programs(plan, tree, table)
 
 
 def _examine_bcc() -> Check:
@@ -124,6 +128,21 @@ def _try_programs(plan: Plan, tree: HeaderTree) -> Iterator[Check]:
     yield from _program_types(plan, worked)
     for event in plan.events:
         yield _examine_event(event, worked)
+
+
+def _test_programs(plan: Plan, tree: HeaderTree, table: KernelTable) -> Iterator[Check]:
+    """Whether they then see what kleak itself makes the kernel allocate, by kind."""
+    try:
+        with Tracer(plan, tree, self_test=SelfTest(table, remembers=False)) as tracer:
+            found = tracer.self_test
+    except UnsupportedError:
+        return  # said above
+    for kind, said in found.items():
+        subject = Subject("self-test", kind, _UNSEEN)
+        if said.startswith(NOT_SEEN):
+            yield subject.no(said)
+        else:
+            yield Subject("self-test", kind).yes(said)
 
 
 def _examine_maps(map_bytes: Mapping[str, int]) -> Check:
