@@ -139,6 +139,7 @@ def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session
         tracer.means,
         witnesses.states | observed.observer.witnesses,
         (
+            *_untested(tracer),
             *tracer.notes,
             *_sampling(tracer),
             *_own_calls(tracer),
@@ -177,6 +178,17 @@ def losses(counters: Counters) -> dict[str, int]:
 def _unseen(tracer: Tracer) -> dict[str, int]:
     unseen = sum(said.startswith(NOT_SEEN) for said in tracer.self_test.values())
     return {KINDS_NOT_SEEN: unseen} if unseen else {}
+
+
+def _untested(tracer: Tracer) -> list[str]:
+    unseen = [
+        f"{kind} ({said.removeprefix(f'{NOT_SEEN}: ')})"
+        for kind, said in tracer.self_test.items()
+        if said.startswith(NOT_SEEN)
+    ]
+    if not unseen:
+        return []
+    return [f"the self-test did not see what kleak itself caused: {', '.join(unseen)}"]
 
 
 def _nonzero(counted: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
