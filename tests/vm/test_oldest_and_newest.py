@@ -15,7 +15,8 @@ from tests.vm.test_corpus import scored
 
 KERNELS = ("5.10", "7.3")
 LEAKING = ("kmalloc_node", "cache_merged", "bulk", "bulk_freed", "krealloc_in_place",
-           "kmalloc_nolock", "vmalloc", "pages_exact", "pages_bulk", "percpu", "dma", "dma_pool")  # fmt: skip
+           "kmalloc_nolock", "vmalloc", "pages_exact", "pages_bulk", "percpu", "dma",
+           "dma_pool")  # fmt: skip
 INNOCENT = ("innocent_kfree_rcu", "innocent_bulk", "innocent_nolock", "innocent_kfree_rcu_nolock",
             "innocent_skb", "innocent_interrupts", "innocent_page_cache")  # fmt: skip
 
