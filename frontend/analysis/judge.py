@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from kleak.analysis import memory
 from kleak.analysis.attribution import Attribution, attribute, count_cycles
+from kleak.analysis.contradictions import REGIONS_GONE, contradictions
 from kleak.analysis.grouping import fold
 from kleak.analysis.verdict import conclude, ranking
-from kleak.analysis.witnesses import kernel_log, vmallocinfo
+from kleak.analysis.witnesses import kernel_log
 from kleak.analysis.witnesses.register import WITNESSES
 from kleak.frames.scope import before_dispatch, only_interrupted
 from kleak.frames.stacks import Frames, before_interrupt, is_bookkeeping, split_allocator
@@ -175,13 +176,14 @@ def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> T
     if "," in session.target.name and loads:
         each = ", ".join(f"{name} {count}" for name, count in loads.items())
         notes.append(f"a module's cycles are its own loads: {each}")
-    missed = sum(vmallocinfo.missed_frees(one.site, session) for one in sites.judged)
-    if missed:
+    contradicted = contradictions(session, [one.site for one in sites.judged])
+    if missed := contradicted.get(REGIONS_GONE, 0):
         gone = plural(missed, "outstanding region is", "outstanding regions are")
         notes.append(f"{gone} gone from /proc/vmallocinfo: their frees were missed")
     notes += kernel_log.notes(session)
     notes += memory.notes(account, len(session.cycles))
-    return replace(trust, witnesses=witnesses, notes=tuple(notes))
+    lost = trust.lost | contradicted
+    return replace(trust, lost=lost, witnesses=witnesses, notes=tuple(notes))
 
 
 def _advice(session: Session) -> str:

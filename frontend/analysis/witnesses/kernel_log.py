@@ -99,6 +99,14 @@ def destroyed_caches(session: Session) -> set[str]:
     }
 
 
+def objects_left(session: Session) -> int:
+    """How many objects the log counts in caches that were destroyed."""
+    lines = _witness_lines(session)
+    return sum(
+        len(line.object_addresses) for line in lines if isinstance(line, kmsg.ObjectsRemaining)
+    )
+
+
 def _object_bytes(site: TracedSite) -> int | None:
     """The size of the site's objects in their slab cache, None where that is not one number."""
     held = site.outstanding

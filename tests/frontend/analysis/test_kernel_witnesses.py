@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kleak.analysis import memory
+from kleak.analysis.contradictions import LEFT_IN_CACHES
 from kleak.analysis.correlations import COUNTERS
 from kleak.analysis.judge import judge
 from kleak.analysis.redact import redact_report
@@ -500,6 +501,17 @@ def test_growth_is_missed_if_a_site_is():
     assert report.memory is not None
     assert [one.name for one in report.memory.classes if one.unexplained] == ["SUnreclaim"]
     assert any(note.startswith("unexplained: unreclaimable slab") for note in report.trust.notes)
+
+
+def test_objects_in_the_log_that_the_trace_lacks_make_it_incomplete():
+    """The cache was destroyed with 9 objects in all; the trace has as many, then fewer."""
+    made = read_session(SESSIONS / "6.12--classic-objects.kleak")
+    assert judge(made).trust.complete
+    caches = ("kmem_cache", "reclaimable_cache")
+    kept = tuple(one for one in made.sites if one.allocator not in caches)
+    lost = judge(replace(made, sites=kept)).trust
+    assert lost.lost == {LEFT_IN_CACHES: 9}
+    assert not lost.complete
 
 
 def test_captured_log_of_a_destroyed_cache():
