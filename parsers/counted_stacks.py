@@ -32,8 +32,8 @@ _MAP = re.compile(r"@(?P<name>\w*)\[(?P<key>[^\]]*)")
 _END = re.compile(r"(?P<key>[^\]]*)\]: (?P<value>-?\d+)")
 _FRAME = re.compile(
     r"(?:\d+\s+)?(?:\[<(?:0x)?[0-9a-f]+>\]\s+|0x[0-9a-f]+\s+)?(?P<symbol>[A-Za-z_][\w.$]*)"
-    r"(?:\+(?P<offset>0x[0-9a-f]+|\d+))?(?:/0x[0-9a-f]+)?(?:\s+\[(?P<module>[^\]\s]+)\])?"
-    r"(?:\s+\(\S+\))?"
+    r"(?=\+|\s+\[)(?:\+(?P<offset>0x[0-9a-f]+|\d+))?(?:/0x[0-9a-f]+)?"
+    r"(?:\s+\[(?P<module>[^\]\s]+)\])?(?:\s+\(\S+\))?"
 )
 _BARE = re.compile(r"(?:\d+\s+)?(?:\[<)?0x(?P<address>[0-9a-f]{8,16})(?:>\])?(?:\s+\[\w+\])?")
 _UNKNOWN = re.compile(r"(?:\d+\s+)?(?:\[<?[0-9a-fx]*>?\]\s*)?\[?unknown\]?(?:\s+\[\w+\])?")

@@ -4,7 +4,9 @@
 
 Each round takes a sample of tests/data, damages it as logs, mail and crashes do, and reads it.
 Whatever comes in, a parser may raise nothing but ParseError, with errors="collect" nothing at
-all, and may find no more records than there are lines. A finding is printed with what repeats it.
+all, and may find no more records than there are lines. As many posted reports are read in damaged
+dress, down to the answers of triage and analyze: these may refuse, and nothing else. A finding is
+printed with what repeats it.
 """
 
 from __future__ import annotations
@@ -14,12 +16,33 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from kleak.errors import UsageError
+from kleak.parsers import (
+    cgroups,
+    counted_stacks,
+    crash_kmem,
+    free,
+    memory_dump,
+    pagetypeinfo,
+    processes,
+    ref_tracker,
+    slab_tables,
+    smem,
+    sysfs_slab,
+    vmstat,
+)
 from kleak.parsers.errors import ParseError
-from kleak.snapshots.detect import find_sections
+from kleak.render.memory import render_triage
+from kleak.snapshots.judge import analyze
+from kleak.snapshots.snapshot_files import read as read_posted
+from kleak.snapshots.triage import triage
+from tests.frontend.snapshots.dresses import PREFIXES, QUOTES, wrap
 from tests.parsers.samples import SAMPLES, read, sample_id
 
 _INTERESTING = (
@@ -61,6 +84,15 @@ def shuffle_lines(data: bytearray, rng: random.Random) -> None:
     data[:] = b"".join(lines)
 
 
+POSTED = sorted(path for path in (SAMPLES[0].parents[1] / "reports").rglob("*") if path.is_file())
+# Parsers whose reports come in posted texts only: each takes a text and how to treat errors.
+POSTED_PARSERS: tuple[Callable[..., object], ...] = (
+    cgroups.parse, cgroups.parse_stat, counted_stacks.parse_memleak, counted_stacks.parse_bpftrace,
+    crash_kmem.parse_memory, crash_kmem.parse_regions, free.parse, pagetypeinfo.parse,
+    processes.parse, ref_tracker.parse, smem.parse, sysfs_slab.parse, vmstat.parse,
+    *(partial(slab_tables.parse, tool) for tool in slab_tables.ROWS),
+)  # fmt: skip
+
 DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (
     flip, insert, delete, truncate, repeat, glue, shuffle_lines,
 )  # fmt: skip
@@ -94,8 +126,26 @@ def check(report: str, data: bytes) -> None:
         assert records == strict, "both ways of treating errors must agree on a whole report"
         assert not problems, "no error was raised, but problems were collected"
     assert len(records) <= data.count(b"\n") + 1
-    for section in find_sections(data):
-        assert 0 <= section.start <= section.end <= len(data)
+
+
+def check_posted(data: bytes, rng: random.Random) -> None:
+    """Read ``data`` as a report that somebody posted. Raises whatever is not a plain answer."""
+    for parse in POSTED_PARSERS:
+        for errors in ("raise", "collect"):
+            with suppress(ParseError):
+                parse(data, errors=errors)
+    memory_dump.parse(data)
+    dressed = data
+    if rng.random() < 0.5:
+        text = data.decode("latin-1")
+        text = rng.choice(list(QUOTES.values()))(rng.choice(list(PREFIXES.values()))(text))
+        dressed = wrap(text, rng.choice((40, 72, 80, 200))).encode()
+    try:
+        shots = read_posted([], pasted=dressed).snapshots
+    except UsageError:
+        return
+    render_triage(triage(shots[-1], shots[:-1]))
+    analyze(shots, "fuzz")
 
 
 def main() -> int:
@@ -114,6 +164,7 @@ def main() -> int:
         data = damaged(sample, rng)
         try:
             check(sample.parent.name, data)
+            check_posted(damaged(rng.choice(POSTED), rng), rng)
         except Exception:
             print(f"{sample_id(sample)}: repeat with --rounds 1 --seed {seed}", file=sys.stderr)
             raise

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,21 +17,17 @@ from kleak.capture.scope import NamedScope
 from kleak.commands.options.option_group import option_group
 from kleak.commands.options.scope import scope_options, stacks_option
 from kleak.commands.options.seconds import Seconds
-from kleak.commands.options.session import SessionOptions, session_options
+from kleak.commands.options.session import SessionOptions, open_session, session_options
 from kleak.commands.options.tracer import TracerOptions, tracer_options
-from kleak.errors import KleakError
 from kleak.progress import make_progress
 from kleak.store.writer import check_session_place
-from kleak.watch import prometheus
-from kleak.watch import table as live_table
-from kleak.watch.ledger import LiveLedger, Watch, open_ledger
+from kleak.watch.ledger import Watch, open_ledger
 from kleak.watch.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
-from kleak.watch.readings import ORDERS, Comparison, Reading, Refresh, Since, parse_filter
-from kleak.watch.screen import Screen
-from kleak.watch.view import Action, View, press
+from kleak.watch.readings import ORDERS, parse_filter
+from kleak.watch.view import View
+from kleak.watch.watching import Pace, Watching
 
 _LIMITS = Limits(outstanding=262144)
-_TEND_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +120,20 @@ def watch(
         check_session_place(Path(session.path))
     tracing = Tracing(tracer.kernel_headers, tracer.limits, session.keep, walk_every=walk_every)
     watched = Watch(scope, pid, tracing)
+    view = View(order=viewing.sort, filter_text=viewing.filter_text)
+    pace = Pace(viewing.interval, viewing.count)
     progress = make_progress()
     with ExitStack() as stack:
-        metrics = _Metrics(",".join(watched.scope.names))
+        metrics = None
         if prometheus_address is not None:
-            stack.enter_context(
-                MetricsServer(prometheus_address, metrics.page, prometheus.CONTENT_TYPE)
-            )
+            server = MetricsServer(prometheus_address, ",".join(scope.names))
+            metrics = stack.enter_context(server).metrics
         try:
             ledger = stack.enter_context(open_ledger(watched, progress))
         finally:
             progress.done()
-        watching = _Watching(ledger, watched, viewing, metrics, session)
+        unnamed = partial(open_session, None, scope.target.name)
+        watching = Watching(ledger, watched, view, pace, unnamed, metrics)
         try:
             if sys.stdout.isatty():
                 watching.on_terminal()
@@ -145,160 +141,5 @@ def watch(
                 watching.in_pipe(viewing.rows)
         finally:
             if session.path is not None:
-                watching.save(session)
+                watching.save(session.open(scope.target.name))
                 click.echo(f"session: {session.path} (kleak report shows it)", err=True)
-
-
-class _Metrics:
-    """The page of the latest reading."""
-
-    def __init__(self, scope: str) -> None:
-        self._scope = scope
-        self.reading: Reading | None = None
-
-    def page(self) -> str:
-        """Return it; nothing before the first reading."""
-        return "" if self.reading is None else prometheus.render(self.reading, self._scope)
-
-
-class _Watching:
-    """One watch in progress: the ledger, what was read last, and what is shown of it."""
-
-    def __init__(
-        self,
-        ledger: LiveLedger,
-        watched: Watch,
-        viewing: ViewOptions,
-        metrics: _Metrics,
-        session: SessionOptions,
-    ) -> None:
-        self._ledger = ledger
-        self._target = watched.scope.target
-        process = "" if watched.pid is None else f", process {watched.pid}"
-        names = ", ".join(watched.scope.names)
-        scope = "whole kernel" if names == "*" else names
-        if watched.scope.own_calls:
-            scope = f"own calls of {scope}"
-        self._title = f"{scope}{process}, Linux {os.uname().release}"
-        self._view = View(order=viewing.sort, filter_text=viewing.filter_text)
-        self._interval_s = viewing.interval
-        self._left = viewing.count
-        self._metrics = metrics
-        self._session = session
-        self._comparison = Comparison(Since.START)
-        self._due = time.monotonic() + viewing.interval
-        self._tended = time.monotonic()
-        self._latest = self._read()
-        self._shown = self._latest
-
-    def _read(self) -> Refresh:
-        self._tended = time.monotonic()
-        self._reading = self._metrics.reading = self._ledger.read()
-        self._latest = self._comparison.update(self._reading)
-        return self._latest
-
-    def _refresh_if_due(self) -> bool:
-        """Read if it is time to. Returns whether it was."""
-        now = time.monotonic()
-        if now < self._due:
-            if now - self._tended >= _TEND_S:
-                self._tended = now
-                self._ledger.tend()
-            return False
-        # Not one refresh after the other where it was stopped for a while.
-        self._due = max(self._due + self._interval_s, now)
-        self._read()
-        if not self._view.frozen:
-            self._shown = self._latest
-        if self._left is not None:
-            self._left -= 1
-        return True
-
-    @property
-    def _until_due(self) -> float:
-        return min(self._due - time.monotonic(), _TEND_S)
-
-    def in_pipe(self, rows: int) -> None:
-        """Print a block at each refresh."""
-        width = shutil.get_terminal_size((120, 24)).columns
-        for note in self._ledger.notes:
-            click.echo(f"note: {note}")
-        while self._left != 0:
-            time.sleep(max(0.0, self._until_due))
-            if self._refresh_if_due():
-                lines = live_table.block(self._shown, self._view, self._title, width, rows)
-                click.echo("\n".join((f"{time.strftime('%FT%T%z')}", *lines, "")))
-                sys.stdout.flush()
-
-    def on_terminal(self) -> None:
-        """Show a picture, and do what keys say."""
-        with Screen(sys.stdin, sys.stdout) as screen:
-            self._draw(screen)
-            while self._left != 0:
-                keys = screen.wait(self._until_due)
-                for key in keys:
-                    if not self._press(key, screen):
-                        return
-                # Where pictures replace each other it may be of another size now, or lost.
-                if self._refresh_if_due() or keys or screen.redraws:
-                    self._draw(screen)
-
-    def _draw(self, screen: Screen) -> None:
-        size = screen.size
-        lines = live_table.screen(
-            self._shown, self._view, self._title, self._ledger.notes, size.columns, size.lines
-        )
-        screen.draw(lines)
-
-    def _press(self, key: str, screen: Screen) -> bool:
-        """Do what a key says. Returns whether to go on."""
-        self._view, action = press(self._view, key)
-        if action is Action.QUIT:
-            return False
-        try:
-            if action is Action.MARK:
-                self._mark()
-            elif action is Action.SINCE:
-                self._turn()
-            elif action is Action.SAVE:
-                self._save_as_asked(screen)
-        except KleakError as error:
-            self._say(str(error))
-        if not self._view.frozen:
-            self._shown = self._latest
-        return True
-
-    def _mark(self) -> None:
-        self._ledger.mark()
-        self._count_since(Since.MARK)
-        self._say(f"mark {self._reading.marks} set: what is allocated from now on is shown")
-
-    def _turn(self) -> None:
-        if not self._reading.marks:
-            self._say("there is no mark yet: m sets one")
-            return
-        other = Since.START if self._comparison.since is Since.MARK else Since.MARK
-        self._count_since(other)
-
-    def _count_since(self, since: Since) -> None:
-        self._comparison = Comparison(since)
-        self._view = replace(self._view, frozen=False, page=0)
-        self._shown = self._read()
-
-    def _save_as_asked(self, screen: Screen) -> None:
-        self._say("saving ...")
-        self._draw(screen)
-        self._say(f"saved {self.save(replace(self._session, path=None))}")
-
-    def save(self, options: SessionOptions) -> Path:
-        """Write a session, and return where. Raises KleakError where that fails."""
-        with options.open(self._target.name) as writer:
-            try:
-                writer.save(self._ledger.session(options.keep))
-            finally:
-                if writer.failed:
-                    writer.discard()
-            return writer.path
-
-    def _say(self, message: str) -> None:
-        self._view = replace(self._view, message=message)

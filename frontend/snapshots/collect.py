@@ -145,6 +145,7 @@ def _describe(snapshot: Snapshot, number: int, root: Path) -> None:
         if text is not None:
             snapshot.note(key, text.split()[0])
     snapshot.note("machine", platform.machine())
+    snapshot.note("page_size", str(os.sysconf("SC_PAGE_SIZE")))
     snapshot.note("uid", str(os.geteuid()))
 
 

@@ -96,6 +96,9 @@ note time "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
 note uptime_seconds "$(sed 's/ .*//' /proc/uptime)"
 note kernel "$(uname -r)"
 note machine "$(uname -m)"
+# getconf is not in busybox
+pages=$(sed -n '/^KernelPageSize:/{s/[^0-9]//g;p;q;}' /proc/self/smaps 2>/dev/null)
+[ -z "$pages" ] || note page_size $((pages * 1024))
 note boot_id "$(cat /proc/sys/kernel/random/boot_id)"
 note uid "$(id -u)"
 
@@ -168,6 +171,14 @@ elif grep -q '^0x0*-' "$work/vmallocinfo"; then
 	note addresses zero
 elif grep -q '^0x00000000[0-9a-f]\{8\}-' "$work/vmallocinfo"; then
 	note addresses hashed
+elif grep -q '^0x[0-9a-f]\{8\}-0x[0-9a-f]\{8\} ' "$work/vmallocinfo"; then
+	# 32 bits, hashed or not: a region's size is the difference of real addresses only
+	read -r span size _ <"$work/vmallocinfo"
+	if [ $(((${span#*-} - ${span%-*}) & 0xffffffff)) -eq "$size" ]; then
+		note addresses real
+	else
+		note addresses hashed
+	fi
 else
 	note addresses real
 fi

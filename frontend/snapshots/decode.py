@@ -68,6 +68,7 @@ _IS_HTML = re.compile(
 
 _QUOTED = re.compile(r"=[0-9A-F]{2}|=[ \t]*$", re.MULTILINE)
 _QUOTED_FOR_SURE = re.compile(r"=3D|=C2=A0|=E2=80|=20$|=[ \t]*$", re.MULTILINE)
+_JSON = re.compile(r"^[^\w{]*(?:\x1b\[[\d;]*m)?(?:\d+[:\t])?(\{.*\})[^\w}]*(?:\x1b\[0m)?$")
 # The keys under which programs that log in JSON keep the line itself.
 _JSON_KEYS = ("log", "MESSAGE", "message", "msg", "line", "text")
 
@@ -123,12 +124,12 @@ def _without_mark(head: bytes) -> str | None:
 
 def text_lines(data: bytes) -> Iterator[TextLine]:
     """The lines of ``data`` without encoding, mark-up and decoration, empty ones included."""
-    text = decode(data)
+    text = _LINE_END.sub("\n", decode(data))
     quoted = _is_quoted_printable(text)
     is_html = _IS_HTML.search(text) is not None
     pending, begun = "", 0
     # str.splitlines would also cut at form feeds, which stand inside names
-    for number, line in enumerate(_LINE_END.sub("\n", text).split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if quoted:
             body = line.rstrip(" \t")
             if body.endswith("="):
@@ -155,8 +156,9 @@ def _is_quoted_printable(text: str) -> bool:
 
 
 def _parts(line: str, *, is_html: bool) -> Iterator[str]:
-    if line.startswith("{") and line.rstrip().endswith("}"):
-        message = _from_json(line)
+    found = _JSON.search(_unescape(_TAG.sub("", line)) if is_html or "&" in line else line)
+    if found is not None:
+        message = _from_json(found[1])
         if message is not None:
             for part in message.rstrip("\n").split("\n"):
                 yield _clean(part)

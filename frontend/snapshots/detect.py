@@ -29,6 +29,8 @@ from kleak.snapshots.undress import (
 _JOINED_MOST = 4
 # So many other lines may stand within a dump of memory, such as the stack of who asked.
 _DUMP_GAP = 120
+# Behind so many other lines a report has ended.
+_GAP = 40
 _SEPARATOR = re.compile(
     r"(?:-{3,}|={3,}|#{3,}|\*{3,}|~{3,}|#==\[|={2}>)\s*(?P<title>\S.*?)?\s*"
     r"(?:-{3,}|={3,}|#{3,}|\*{3,}|~{3,}|\]={3,}#?|<={2})|[-=#*~_]{4,}"
@@ -46,13 +48,19 @@ _STACK_ENDS = re.compile(
     r"Call [Tt]race:?|RIP: .*|Hardware name: .*|---\[ .*|CPU: \d+ .*|Modules linked in.*"
 )
 _LOG_HEAD = re.compile(r"\s*(?:<\d+>)?\[[ ]*\d+\.\d+\]|.{0,60}\bkernel(?:\[\d+\])?: |\d+,\d+,\d+,")
-# A line of a log without any of these is nothing that is looked for.
-_LOG_WORTH = re.compile(
+# A line without any of these, outside of a report, is nothing that is looked for.
+_WORTH = re.compile(
     r"unreferenced|memory leak|backtrace|hex dump|comm \"|kmemleak|allocated at|still alive|slab"
     r"|Slab|SLUB|Objects remaining|Object 0x|unregister_netdevice|already|non-empty|refcount"
     r"|kobject|release\(\)|ref_tracker|oom-killer|page allocation|Mem-[Ii]nfo|bytes in|times"
-    r"|Page allocated|Linux version| kB|Node |:kmalloc|tunables|\+0x|0x[0-9a-f]+-0x|\[<|allocs"
+    r"|Page allocated|Linux | [kK]i?B|Node |:kmalloc|tunables|\+0x|0x[0-9a-f]+-|\[<|allocs"
+    r"|OBJS|Active / |Area |PAGES|CACHE|nr_[a-z]|@\w*\[|users at|Objsize|subsys_name|total +used"
+    r"|Mem|Page block|func:|age=|version: \d| \d+% |PID|allocinfo|kernel dynamic"
+    r"|\d+\s+\d+\s+\d+\s+\d+|[0-9a-f]{8} [A-Za-z?] \S|Module  |Live 0x|/(?:proc|sys)/|Every \d"
+    r"|_count: |nr_base_pages|Cache  "
 )
+_MAY_DIVIDE = re.compile(r"\d:\d\d|[#$%>]|^\W{3}|^\d{10}|\d{4}[-/]\d\d[-/]\d\d")
+_SHORT = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,9 @@ class _Progress:
     foreign: list[Unread] = field(default_factory=list)
     dump_gap: int = _DUMP_GAP
     saw_log: bool = False
+    gap: int = _GAP
     object_part: str = ""
+    is_stamped: bool = False
 
     @property
     def context(self) -> str | None:
@@ -146,6 +156,8 @@ class _Progress:
 
     def add(self, row: Row, number: int, layer: Layer | None) -> None:
         """Book a row: with the report that is open, or as the first of the next."""
+        self.gap = _GAP if row.kind == LOG else 0
+        self.is_stamped = layer is not None and layer.time is not None
         if row.kind == LOG:
             self._add_to_log(row.text, number, layer)
             return
@@ -227,9 +239,8 @@ def _take(lines: list[TextLine], position: int, progress: _Progress) -> int:
         return 1
     if _LOG_HEAD.match(text) is not None:
         progress.saw_log = True
-        idle = progress.dump_gap >= _DUMP_GAP and progress.context != "kmemleak"
-        if idle and _LOG_WORTH.search(text) is None:
-            return 1
+    if _is_dull(text, progress):
+        return 1
     found = _recognise(line.text, progress)
     if found is not None:
         row, layer = found
@@ -257,19 +268,41 @@ def _take(lines: list[TextLine], position: int, progress: _Progress) -> int:
     return 1
 
 
+def _is_dull(text: str, progress: _Progress) -> bool:
+    """Whether a line need not be looked at closely: most lines of logs and letters are such."""
+    progress.gap += 1
+    if progress.gap <= _GAP or progress.dump_gap < _DUMP_GAP or progress.frames:
+        return False
+    if _WORTH.search(text) is not None:
+        return False
+    if len(text) <= _SHORT and _MAY_DIVIDE.search(text) is not None:
+        return False
+    if progress.current is not None:
+        progress.close()
+    return True
+
+
 def _recognise(text: str, progress: _Progress) -> tuple[Row, Layer] | None:
-    """The first layer of a line that reads as a row."""
+    """The layer of a line that reads as a row, and the row.
+
+    It is the innermost of those that read as a row of one report: a name may be any word, and
+    would take what stands before it in as its own.
+    """
     in_dump = progress.dump_gap < _DUMP_GAP
+    best: tuple[Row, Layer] | None = None
     for layer in peel(text):
+        if best is not None and not layer.is_sure:
+            break
         for bare in dict.fromkeys((layer.text, without_tail(layer.text))):
             row = rows.recognise(bare, progress.context)
             if row is None and in_dump and memory_dump.belongs(bare):
                 row = Row(LOG, bare)
-            if row is not None:
-                if row.kind == LOG and (in_dump or memory_dump.begins(bare)):
-                    progress.dump_gap = 0
-                return row, layer
-    return None
+            if row is not None and (best is None or best[0].kind == row.kind):
+                best = row, layer
+                break
+    if best is not None and best[0].kind == LOG and (in_dump or memory_dump.begins(best[0].text)):
+        progress.dump_gap = 0
+    return best
 
 
 def _quoted_text(text: str) -> str:
@@ -338,6 +371,9 @@ def _foreign(text: str, number: int, progress: _Progress) -> None:
     progress.dump_gap = min(progress.dump_gap + 1, _DUMP_GAP)
     for layer in peel(text):
         bare = layer.text
+        if not bare:
+            _blank(progress, number)
+            return
         if rows.is_frame(bare):
             progress.frames.append(TextLine(number, bare))
             return
@@ -346,6 +382,10 @@ def _foreign(text: str, number: int, progress: _Progress) -> None:
         asked = command(bare)
         title = _SEPARATOR.fullmatch(bare)
         named = _BARE_COMMAND.fullmatch(bare)
+        if time is not None and progress.is_stamped:
+            # an empty line of a log that has a time before every line
+            _blank(progress, number)
+            return
         if time is not None:
             progress.close()
             progress.time = time
@@ -371,9 +411,6 @@ def _foreign(text: str, number: int, progress: _Progress) -> None:
             return
         if _ELIDED.fullmatch(bare) is not None:
             break
-        if layer.logged and layer.seconds is not None:
-            return
-    if progress.current is not None and not (
-        progress.current.kind == "kmemleak" and _LOG_HEAD.match(text) is not None
-    ):
+    # what else a kernel logs is nobody's loss
+    if progress.current is not None and _LOG_HEAD.match(text) is None:
         progress.foreign.append(Unread(number, text))

@@ -307,10 +307,49 @@ _LOG = Explanation(
     ),
 )
 
+_DUMP = Explanation(
+    name="oom",
+    path="the kernel log: OOM, a failed allocation, or SysRq-M",
+    needs="root where kernel.dmesg_restrict is 1",
+    shows="All memory at the moment when it ran out: often all that remains of a leak. kleak "
+    "triage reads it out of a log. Counts are pages.",
+    fields=(
+        FieldText("invoked oom-killer", "Who asked for memory: seldom who took it."),
+        FieldText(
+            "order=N",
+            "2^N pages in one piece. With 4 and more it may be fragmentation, not want.",
+        ),
+        FieldText("slab_unreclaimable", "SUnreclaim, in pages: leaks of kmalloc are here."),
+        FieldText(
+            "Unreclaimable slab info",
+            "Used and total of each such cache.",
+            "From 4.15 on, where slab exceeds the memory of programs.",
+        ),
+        FieldText("pages RAM, pages reserved", "RAM less reserved is about MemTotal."),
+        FieldText("Tasks state, rss", "Resident pages of each task; shared ones in each."),
+        FieldText(
+            "(in no count)",
+            "vmalloc, per-CPU memory, huge pages and what drivers took with alloc_pages(): RAM "
+            "less all counts.",
+        ),
+        FieldText("Memory cgroup out of memory", "A cgroup's limit, not the machine's memory."),
+    ),
+)
+
+_REF_TRACKER = Explanation(
+    name="ref_tracker",
+    path="the kernel log, /sys/kernel/debug/ref_tracker",
+    needs="CONFIG_NET_DEV_REFCNT_TRACKER or CONFIG_NET_NS_REFCNT_TRACKER (5.17 and later)",
+    shows="Who took the references that were not given back, with stacks.",
+    fields=(
+        FieldText("NAME@ADDRESS has N/M users at", "N of M references were taken in this stack."),
+    ),
+)
+
 EXPLANATIONS: dict[str, Explanation] = {
     item.name: item
     for item in (
         _MEMINFO, _FREE, _VMALLOCINFO, _KMEMLEAK, _SLABINFO, _ALLOCINFO, _PAGE_OWNER,
-        _ALLOC_TRACES, _ZONES, _LOG,
+        _ALLOC_TRACES, _ZONES, _LOG, _DUMP, _REF_TRACKER,
     )
 }  # fmt: skip

@@ -55,8 +55,11 @@ _VMALLOC_TAIL = re.compile(
     rf"(?:{_LOCATION}\s*)?(?:\[\w+\]\s*)?(?:(?:pages=\d+|phys=\S+|vmalloc|ioremap|vmap|user|vpages"
     r"|sparse|dma-coherent|N\d+=\d+|unpurged vm_area|vm_map_ram)\s*)*"
 )
+# A cache's name may hold blanks on older kernels; a logger's head must not pass for one.
+_CACHE = r"(?P<key>[^\s>|\[\]<]\S*(?<!:)(?: [^\s\d][^\s:]*){0,2}?)"
 _SLABINFO = re.compile(
-    r"(?P<key>\S.*?)\s+\d+\s+\d+\s+\d+\s+\d+\s+\d+\s+: tunables\s+\d+\s+\d+\s+\d+\s+: slabdata"
+    rf"{_CACHE}"
+    r"\s+\d+\s+\d+\s+\d+\s+\d+\s+\d+\s+: tunables\s+\d+\s+\d+\s+\d+\s+: slabdata"
     r"\s+\d+\s+\d+\s+\d+(?:\s+:.*)?"
 )
 _SLAB_REST = re.compile(r"(?:\d+|:|tunables|slabdata|\s|(?:tun|slab)?(?:ables|data))+")
@@ -95,7 +98,7 @@ def _meminfo(text: str, known: bool) -> Row | None:
 
 
 def _allocinfo(text: str) -> Row | None:
-    match = _ALLOCINFO.fullmatch(text)
+    match = _ALLOCINFO.fullmatch(text) if " func:" in text else None
     if match is None:
         return None
     unit = match["unit"].rstrip("B").rstrip("i")
@@ -125,14 +128,22 @@ _Recogniser = Callable[[str], "Row | None"]
 
 
 def _simple(
-    kind: str, pattern: str | re.Pattern[str], *, begins: bool = False, head: bool = False
+    kind: str,
+    pattern: str | re.Pattern[str],
+    *,
+    begins: bool = False,
+    head: bool = False,
+    needs: str = "",
 ) -> _Recogniser:
-    """A recogniser of lines that stay as they are; a group "key" of the pattern is the key."""
+    """A recogniser of lines that stay as they are; a group "key" of the pattern is the key.
+
+    ``needs`` is in every such line: looking for it first is cheap.
+    """
     compiled = re.compile(pattern) if isinstance(pattern, str) else pattern
     keyed = "key" in compiled.groupindex
 
     def recognise(text: str) -> Row | None:
-        match = compiled.fullmatch(text)
+        match = compiled.fullmatch(text) if needs in text else None
         if match is None:
             return None
         return Row(kind, text, begins, match["key"] if keyed else None, head)
@@ -150,7 +161,15 @@ def _table(tool: str) -> _Recogniser:
     return recognise
 
 
+_LOG_WORDS = re.compile(
+    r"module|slab|Slab|SLUB|Objects|Object 0x|unregister_netdevice|already|duplicate|non-empty"
+    r"|refcount|kobject|Device '|kmemleak|oom-killer|page allocation|Mem-[Ii]nfo"
+)
+
+
 def _log(text: str) -> Row | None:
+    if _LOG_WORDS.search(text) is None:
+        return None
     return Row(LOG, text) if kmsg.recognise(text) or memory_dump.begins(text) else None
 
 
@@ -164,7 +183,7 @@ _BY_THEMSELVES: tuple[_Recogniser, ...] = (
     _vmallocinfo,
     lambda text: _meminfo(text, True),
     _simple("slabinfo", r"slabinfo - version: .*", begins=True, head=True),
-    _simple("slabinfo", _SLABINFO),
+    _simple("slabinfo", _SLABINFO, needs=" : slabdata "),
     _simple("slabinfo", r"#\s?name\s+<active_objs>.*", head=True),
     _simple("allocinfo", r"allocinfo - version: .*", begins=True, head=True),
     _simple("allocinfo", r"#\s+<size>\s+<calls> <tag info>", head=True),
@@ -252,7 +271,7 @@ _IN_CONTEXT: dict[str, tuple[_Recogniser, ...]] = {
     "memory.stat": (_simple("memory.stat", cgroups.STAT.pattern.replace("?P<name>", "?P<key>")),),
     "slabinfo": (
         # rows of Linux 2.4, and rows that were cut behind what matters
-        _simple("slabinfo", r"(?P<key>\S.*?)(?:\s+\d+){5,6}(?:\s+:.*)?"),
+        _simple("slabinfo", _CACHE + r"(?:\s+\d+){5,6}(?:\s+:.*)?"),
         _simple("slabinfo", _HEAD_PIECE, head=True),
     ),
 }  # fmt: skip

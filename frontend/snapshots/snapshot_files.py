@@ -28,15 +28,16 @@ MANIFEST = "manifest"
 MANIFEST_VERSION = "1"
 _TRACES_PREFIX = "alloc_traces-"
 _SHOWN = 8
+_MANY = 20
 # Reports that are one a machine, not one a moment: a second of them is no second snapshot.
 _TIMELESS = frozenset(("dmesg", "uname", "lsmod", "kallsyms", "modules", "ref_tracker",
                        "memory.stat", "processes", "free", "cgroups", "pagetypeinfo"))  # fmt: skip
 # A file by one of these names says something by being empty.
 _EMPTY_SAYS = ("kmemleak", "modules", "page_owner_stacks", "page_owner", "kallsyms", "dmesg")
-# What is in a text that may hold a report: files without any of it are not read line by line.
+# What is in a text that may hold a report: of many files those without any are not read by line.
 _WORTH = re.compile(
     rb"(?i)kB|slab|alloc|unreferenced|0x[0-9a-f]{8}|zone|func:|\bfree\b|kmem|nr_|age=|@\w*\["
-    rb"|num_cgroups|\+0x|users at|\d: |Linux |Module  |K [a-z]|leak|PID|k\x00|s\x00l"
+    rb"|num_cgroups|\+0x|users at|\d: |Linux |Module  |K [a-z]|leak|PID|memory"
 )
 
 
@@ -210,10 +211,12 @@ def _read_manifest(label: str, data: bytes) -> dict[str, Any]:
 # --- anything else -------------------------------------------------------------------------
 
 
-def _look_into(files: Iterable[File]) -> list[_Found]:
+def _look_into(files: Sequence[File]) -> list[_Found]:
     found = []
     for file in files:
-        sections = find_sections(file.data) if _WORTH.search(file.data) is not None else []
+        # nobody sends so many files by hand, and in a tree that a tool made nothing is dressed up
+        skip = len(files) > _MANY and _WORTH.search(file.data) is None
+        sections = [] if skip else find_sections(file.data)
         found.append(_Found(file, sections))
     return found
 

@@ -152,7 +152,9 @@ def _standings(shot: Snapshot) -> Iterator[Standing]:
 
 def _abnormal_names(standings: Sequence[Standing]) -> frozenset[str]:
     return frozenset(
-        one.name for one in standings if (one.share_percent or 0) >= LIMITS.get(one.name, 101)
+        one.name
+        for one in standings
+        if one.name in LIMITS and (one.share_percent or 0) >= LIMITS[one.name]
     )
 
 
@@ -169,7 +171,7 @@ def _judge_classes(shot: Snapshot, standings: Sequence[Standing]) -> Iterator[Tr
                 caches = largest_caches(shot)
                 says += "" if caches is None else f"; largest caches: {caches}"
             yield TriageFinding(True, standing.name, says, _ASK[standing.name])
-        elif share >= _WORTH_NAMING.get(standing.name, 101):
+        elif standing.name in _WORTH_NAMING and share >= _WORTH_NAMING[standing.name]:
             says = f"{held}: {_WHAT_IT_IS[standing.name]}"
             yield TriageFinding(False, standing.name, says, _NAMED_ASK[standing.name], noted=True)
     without_total = any(one.share_percent is None for one in standings)

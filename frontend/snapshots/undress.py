@@ -76,7 +76,7 @@ _LAYERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("log_ident", r"[\w./@-]+\[\d+\]:[ ]?"),
         ("log_logcat", rf"\d\d-\d\d[ ]{_CLOCK}(?:[ ]+\d+){{0,2}}[ ]+[VDIWEF][ /](?:\(?[ ]*\d*\)?)?"
                        r"\S*[ ]*(?:\([ ]*\d+\))?:[ ]?"),
-        ("log_cri", rf"(?P<time>{_ISO})[ ](?:stdout|stderr)[ ][FP][ ]"),
+        ("log_cri", rf"(?P<time>{_ISO})[ ](?:stdout|stderr)[ ][FP](?:[ ]|$)"),
         ("log_stamp", rf"(?P<time>{_ISO}|{_DATE}|{_MONTHS}[ ]+\d{{1,2}}(?:[ ]\d{{4}})?[ ]{_CLOCK}"
                       r"|\d{10}\.\d+)[ :|]{1,3}"),
         ("log_stamp", rf"\[(?P<time>\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}[^\]]{{0,8}})\][ ]?"),
@@ -86,18 +86,23 @@ _LAYERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("after_host", r"[\w./@-]+:[ ]"),
         ("after_time", r"[\w.:-]+[ ]+"),
         ("quote", r"(?:[A-Za-z]{0,4}(?:>[ ]?)+|[|!][ ]?|[}%][ ])"),
-        ("bullet", r"(?:[-*+•◦‣][ ]+|\d{1,3}[.)][ ]+|\(\d{1,3}\)[ ]+|//[ ]?|;[ ]+)"),
+        ("bullet", r"(?:[-*+•◦‣](?:[ ]+|$)|\d{1,3}[.)][ ]+|\(\d{1,3}\)[ ]+|//[ ]?|;[ ]+)"),
         ("bold", r"(?:\*\*|__|`{1,3}|~~|\*(?=\S))"),
         ("diff", r"[+-](?=[A-Za-z_])"),
-        ("prefix", r"\[[\w./@:-]+\][ ]+"),  # kubectl --prefix, stern, tio
+        ("prefix", r"\[[\w./@:-]+\](?:[ ]+|$)"),  # kubectl --prefix, stern, tio
         ("prefix", r"[\w./@-]+[ ]*\|[ ]?"),  # docker compose, xargs, "node-1 | "
+        ("number", r"\d{1,7}(?:\t|:|[ ]\||$)[ ]?"),  # cat -n, grep -n
         ("file", r"(?:[\w.-]*/)*[\w.+-]+:(?:\d+:)?[ ]?(?=\S)"),  # grep's file names, pdsh's hosts
-        ("number", r"\d{1,7}(?:\t|:|[ ]\|)[ ]?"),  # cat -n, grep -n
         ("prompt", r"(?:\[?[\w.+-]+@[\w.-]+(?:[: ][^\]#$%>]*)?\]?[#$%>]|crash>)[ ]*"),
     )
 )  # fmt: skip
 # A host's name is any word, and a program's too: only a time before them tells.
+# Blanks and underscores that mark bold text begin names of functions, too.
+_ANY_WORD = ("after_time", "after_host", "bold", "diff")
 _ONLY_BEHIND = {"after_time": "log_stamp", "after_host": "after_time"}
+# Most lines have none of these: a search of each for the pattern would cost the most of all.
+_TAIL_ENDS = "*_`~\\>|!]"
+_TAIL_MARKS = ("<-", "<=", "<<", "-->", "==>")
 _TAIL = re.compile(
     r"\s*(?:\*\*|__|`+|~~|\\|<br\s*/?>|<[-=]{2,}.*|[-=]{2,}>.*|<<+.*|<==.*|\[snip\].*|!!+|\|)\s*$"
 )
@@ -112,7 +117,8 @@ class Layer:
     """A line with some layers taken off, and what these told.
 
     ``logged`` is whether one of them was a logger's. ``seconds`` is since boot, ``severity``
-    as in include/linux/kern_levels.h, ``time`` as printed; None where no layer tells.
+    as in include/linux/kern_levels.h, ``time`` as printed; None where no layer tells. ``name`` is
+    what was taken off last; ``is_sure`` is False where that may be a part of the line itself.
     """
 
     text: str
@@ -121,6 +127,7 @@ class Layer:
     severity: int | None = None
     time: str | None = None
     name: str = ""
+    is_sure: bool = True
 
 
 def peel(line: str) -> Iterator[Layer]:
@@ -128,7 +135,7 @@ def peel(line: str) -> Iterator[Layer]:
     layer = Layer(line.strip())
     yield layer
     for _ in range(_MAX_LAYERS):
-        inner = _take_one(layer)
+        inner = _take_one(layer) if layer.text else None
         if inner is None:
             return
         layer = inner
@@ -153,16 +160,18 @@ def _take_one(layer: Layer) -> Layer | None:
             severity = int(told["priority"]) % 8
         time = told.get("time") or time
         rest = layer.text[match.end() :].strip()
-        if not rest:
-            return None
         if name == "bold":
             rest = rest.removesuffix(match[0]).rstrip()
-        return Layer(rest, logged, seconds, severity, time, name)
+        # "dm_bufio:" may be a file that grep names, or how a cache's name begins
+        is_sure = layer.is_sure and (name not in _ANY_WORD and (name != "file" or "/" in match[0]))
+        return Layer(rest, logged, seconds, severity, time, name, is_sure)
     return None
 
 
 def without_tail(text: str) -> str:
     """The text without a remark, an arrow or mark-up behind it: "6800000 kB <----"."""
+    if text[-1:] not in _TAIL_ENDS and not any(mark in text for mark in _TAIL_MARKS):
+        return text
     match = _TAIL.search(text)
     return text if match is None else text[: match.start()].rstrip()
 

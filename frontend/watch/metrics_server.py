@@ -1,35 +1,47 @@
-"""A page of metrics for Prometheus, served while something else goes on."""
+"""A page of metrics for Prometheus, served by its own client while something else goes on."""
 
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from kleak.errors import UsageError
+from kleak.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    from kleak.watch.prometheus import Metrics
 
 DEFAULT_ADDRESS = "127.0.0.1:9753"
 PATH = "/metrics"
-_PATIENCE_S = 5.0
+LIMIT_S = 5.0
+"""How long a connection may last, whatever its client does."""
+MOST_CONNECTIONS = 16
+"""Connections at a time; one more is closed at once."""
 
 
 class MetricsServer:
-    """Serves one page, one request at a time, to whoever can reach the address. Use as a context.
+    """Serves ``metrics`` to whoever can reach the address. Use as a context.
 
-    Nobody is asked who they are: an address beyond the loopback is the caller's decision.
+    Each client has a thread: one that is slow keeps neither others waiting, nor the end. Nobody
+    is asked who they are: an address beyond the loopback is the caller's decision.
     """
 
-    def __init__(self, address: str, page: Callable[[], str], content_type: str) -> None:
+    def __init__(self, address: str, scope: str) -> None:
         """Listen at ``address`` ("PORT", "ADDR:PORT" or "[ADDR]:PORT").
 
-        Without ADDR that is the loopback. ``page`` makes the page at each request, in another
-        thread. Raises UsageError for what is no address, or where nobody can listen.
+        Without ADDR that is the loopback. ``scope`` names what is watched. Raises UsageError for
+        what is no address, or where nobody can listen; UnsupportedError without
+        prometheus-client.
         """
         host, port = parse_address(address)
+        self.metrics = _metrics(scope)
         try:
-            self._server = _Server((host, port), _handler(page, content_type))
+            self._server = _Server((host, port), _handler(self.metrics))
         except OSError as error:
             raise UsageError(f"cannot listen on {address}: {error.strerror or error}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -50,9 +62,10 @@ class MetricsServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it."""
+        """End it, and the connections that there are."""
         self._server.shutdown()
         self._server.server_close()
+        self._server.close_older_than(0.0)
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -64,34 +77,71 @@ def parse_address(address: str) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
-class _Server(HTTPServer):
+class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
+        self._since: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
         # HTTPServer asks the name service for this machine's name, which nobody needs here.
-        super(HTTPServer, self).server_bind()
+        socketserver.TCPServer.server_bind(self)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        with self._lock:
+            if len(self._since) >= MOST_CONNECTIONS:
+                return False
+            self._since[request] = time.monotonic()
+        return True
+
+    def service_actions(self) -> None:
+        # Called twice a second. A timeout of the socket would not do: a byte now and then, and
+        # it never comes.
+        self.close_older_than(LIMIT_S)
+
+    def close_older_than(self, age_s: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for connection, since in self._since.items():
+                if now - since >= age_s:
+                    with suppress(OSError):  # the client has gone
+                        connection.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of a client that went away: standard error is another's."""
 
 
-def _handler(page: Callable[[], str], content_type: str) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _PATIENCE_S
+def _metrics(scope: str) -> Metrics:
+    try:
+        from kleak.watch.prometheus import Metrics
+    except ImportError as error:
+        raise UnsupportedError(
+            "--prometheus needs prometheus-client: pip install kleak[prometheus]"
+        ) from error
+    return Metrics(scope)
 
-        def do_GET(self) -> None:
+
+def _handler(metrics: Metrics) -> type[BaseHTTPRequestHandler]:
+    from prometheus_client import CollectorRegistry, MetricsHandler
+
+    only = CollectorRegistry()
+    only.register(metrics)
+
+    class Handler(MetricsHandler):
+        registry = only
+
+        def do_GET(self) -> None:  # noqa: N802
             if self.path.partition("?")[0] != PATH:
                 self.send_error(404, f"only {PATH} is here")
                 return
-            body = page().encode()
-            self.send_response(200)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            super().do_GET()
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
             """Log nothing: the terminal is a picture."""

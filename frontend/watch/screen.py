@@ -2,83 +2,83 @@
 
 from __future__ import annotations
 
-import codecs
 import curses
 import os
-import re
 import select
 import signal
+import sys
 import termios
+import time
 import tty
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 _FALLBACK = os.terminal_size((80, 24))
-_PADDING = re.compile(rb"\$<\d+[*/]*>")  # terminfo's request for a delay
-_SIGNALS = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
+_SLICE_S = 0.2
+_ESCAPE_MS = 25  # for the rest of a key's sequence: it is sent at once
+
+Key = str | int
+"""A character, or the number that curses has for a key without one (curses.KEY_NPAGE)."""
 
 
 class Screen:
-    """Standard output as a screen, standard input as keys. Use as a context.
+    """Standard output, a terminal, as a screen; standard input as keys, if it is one. A context.
 
-    Where terminfo knows how to move the cursor, lines are redrawn in place, and only those that
-    changed; elsewhere (TERM=dumb) each picture is printed below the one before. Ctrl-Z and fg
-    work; the size is asked for at each picture.
+    Where curses cannot move the cursor (TERM=dumb), each picture is printed below the one before,
+    and keys are still asked for. Ctrl-Z and fg work; the size is asked for at each picture.
     """
 
-    def __init__(self, keys: TextIO, out: TextIO) -> None:
-        """``out`` is a terminal; ``keys`` may be none: then there are no keys."""
-        self._in = keys.fileno() if keys.isatty() else None
-        self._out = out.fileno()
-        self._home = self._clear = self._to_end_of_line = self._to_end = b""
-        self._begin = self._end = b""
+    def __init__(self) -> None:
+        """Nothing is changed before the context begins."""
+        self._keys = sys.stdin.fileno() if sys.stdin.isatty() else None
+        self._window: curses.window | None = None
         self._found: list[Any] | None = None
-        self._handlers: dict[int, Any] = {}
-        self._drawn: list[str] = []
-        self._wake: tuple[int, int] | None = None
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._ask_terminfo()
-
-    def _ask_terminfo(self) -> None:
-        try:
-            curses.setupterm(fd=self._out)
-        except curses.error:  # a TERM that terminfo does not know
-            return
-        self._home, self._to_end_of_line = _capability("home"), _capability("el")
-        self._to_end, self._clear = _capability("ed"), _capability("clear")
-        # The screen that full-screen programs have for themselves, and its cursor.
-        self._begin = _capability("smcup") + _capability("civis")
-        self._end = _capability("cnorm") + _capability("rmcup")
-
-    @property
-    def redraws(self) -> bool:
-        """Whether pictures replace each other."""
-        return bool(self._home and self._to_end_of_line and self._to_end and self._clear)
+        self._continued: Any = None
+        self._drawn_size = _FALLBACK
+        self._lost = False
 
     @property
     def size(self) -> os.terminal_size:
         """Columns and lines; 80 by 24 where the terminal does not tell, as on a serial line."""
         try:
-            found = os.get_terminal_size(self._out)
+            found = os.get_terminal_size(sys.stdout.fileno())
         except OSError:
             return _FALLBACK
         return found if found.columns and found.lines else _FALLBACK
 
+    @property
+    def redraws(self) -> bool:
+        """Whether pictures replace each other."""
+        return self._window is not None
+
     def __enter__(self) -> Screen:
         """Take the terminal over."""
-        if self._in is not None:
-            self._found = termios.tcgetattr(self._in)
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._wake = (reader, writer)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            if number == signal.SIGTSTP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # there is no shell that would continue it
-            self._handlers[number] = signal.signal(number, self._handle)
-        self._take()
+        if self._keys is not None:
+            self._found = termios.tcgetattr(self._keys)
+        try:
+            if _can_draw():
+                self._begin()
+            elif self._keys is not None:
+                tty.setcbreak(self._keys)
+            self._continued = signal.signal(signal.SIGCONT, self._lose)
+        except BaseException:
+            self._give_back()
+            raise
         return self
+
+    def _begin(self) -> None:
+        self._window = curses.initscr()
+        with suppress(curses.error):  # a terminal that cannot hide its cursor
+            curses.curs_set(0)
+        if self._keys is None:
+            return
+        curses.noecho()
+        curses.cbreak()
+        curses.set_escdelay(_ESCAPE_MS)
+        self._window.keypad(True)
+        self._window.nodelay(True)
 
     def __exit__(
         self,
@@ -87,72 +87,93 @@ class Screen:
         trace: TracebackType | None,
     ) -> None:
         """Give it back."""
+        signal.signal(signal.SIGCONT, self._continued)
         self._give_back()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(-1)
-        for fd in self._wake or ():
-            os.close(fd)
-
-    def _take(self) -> None:
-        if self._in is not None:
-            tty.setcbreak(self._in)
-        if self.redraws:
-            self._write(self._begin + self._clear)
-        self._drawn = []
 
     def _give_back(self) -> None:
-        with suppress(OSError, termios.error):  # it may be gone, which is why we leave
-            if self._in is not None and self._found is not None:
-                termios.tcsetattr(self._in, termios.TCSADRAIN, self._found)
-            if self.redraws:
-                self._write(self._end or b"\r\n")
+        if self._window is not None:
+            with suppress(curses.error):  # the terminal may be gone, which is why we leave
+                # The shell goes on in this line where there is no second screen.
+                self._window.move(self._window.getmaxyx()[0] - 1, 0)
+                self._window.clrtoeol()
+                self._window.refresh()
+                curses.endwin()
+        with suppress(OSError, termios.error):
+            if self._keys is not None and self._found is not None:
+                termios.tcsetattr(self._keys, termios.TCSADRAIN, self._found)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTSTP:
-            self._give_back()
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTSTP)
-            # Here again once somebody has continued it.
-            signal.signal(signal.SIGTSTP, self._handle)
-        if number != signal.SIGWINCH:
-            self._take()
-        self._drawn = []
+    def _lose(self, number: int, frame: FrameType | None) -> None:
+        self._lost = True
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show these lines, none of which may be wider than the terminal."""
-        if not self.redraws:
-            self._write("\n".join((*lines, "", "")).encode(errors="replace"))
+        """Show these lines, of printable characters, and cut what is wider than the terminal."""
+        size = self.size
+        self._drawn_size = size
+        if self._window is None:
+            text = "\n".join((*lines, "", ""))
+            sys.stdout.buffer.write(text.encode(sys.stdout.encoding, "replace"))
+            sys.stdout.flush()
             return
-        out = self._home if self._drawn else self._clear
-        for number, line in enumerate(lines):
-            if number:
-                out += b"\r\n"
-            known = number < len(self._drawn) and self._drawn[number] == line
-            if not known or number == len(lines) - 1:
-                out += line.encode(errors="replace") + self._to_end_of_line
-        self._drawn = list(lines)
-        self._write(out + self._to_end)
+        if curses.is_term_resized(size.lines, size.columns):
+            curses.resizeterm(size.lines, size.columns)
+        if self._lost:
+            self._lost = False
+            curses.reset_prog_mode()
+            self._window.redrawwin()
+        self._window.erase()
+        for number, line in enumerate(lines[: size.lines]):
+            shown = line.encode(self._window.encoding, "replace").decode(self._window.encoding)
+            with suppress(curses.error):  # the last cell: the cursor has nowhere to go
+                self._window.addnstr(number, 0, shown, size.columns)
+        self._window.refresh()
 
-    def wait(self, seconds: float) -> list[str]:
-        """Return keys as soon as there are any; none after ``seconds``, or when resized."""
-        sources = [fd for fd in (self._in, self._wake and self._wake[0]) if fd is not None]
-        ready, _, _ = select.select(sources, [], [], max(0.0, seconds))
-        if self._wake is not None and self._wake[0] in ready:
-            os.read(self._wake[0], 4096)
-        if self._in is None or self._in not in ready:
-            return []
-        typed = os.read(self._in, 1024)
-        if not typed:
-            raise KeyboardInterrupt  # the terminal is gone
-        text = self._decoder.decode(typed)
-        # A key that sends a sequence sends it at once.
-        return [text] if text.startswith("\x1b") else list(text)
+    def wait(self, seconds: float) -> list[Key]:
+        """Return keys as soon as there are any; none after ``seconds``, or where the picture is
+        not as it was drawn any more. Raises KeyboardInterrupt where the terminal is gone.
+        """
+        end = time.monotonic() + seconds
+        poll = select.poll()
+        if self._keys is not None:
+            poll.register(self._keys, select.POLLIN)
+        while True:
+            left = end - time.monotonic()
+            for _, event in poll.poll(1000 * max(0.0, min(left, _SLICE_S))):
+                if event & ~select.POLLIN:
+                    raise KeyboardInterrupt
+                return self._read()
+            if left <= 0 or (self.redraws and (self._lost or self.size != self._drawn_size)):
+                return []
 
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._out, data) :]
+    def _read(self) -> list[Key]:
+        keys: list[Key] = []
+        if self._window is None:
+            assert self._keys is not None
+            typed = os.read(self._keys, 1024)
+            if not typed:
+                raise KeyboardInterrupt
+            keys += typed.decode(errors="replace")
+        else:
+            with suppress(curses.error):  # no more of them
+                while True:
+                    keys.append(self._window.get_wch())
+        return _sequences(keys)
 
 
-def _capability(name: str) -> bytes:
-    return _PADDING.sub(b"", curses.tigetstr(name) or b"")
+def _sequences(keys: Sequence[Key]) -> list[Key]:
+    """``keys`` with what follows ESC at once as one key: a sequence that curses does not know."""
+    found: list[Key] = []
+    for key in keys:
+        last = found[-1] if found else None
+        if isinstance(key, str) and isinstance(last, str) and last.startswith("\x1b"):
+            found[-1] = last + key
+        elif key != curses.KEY_RESIZE:
+            found.append(key)
+    return found
+
+
+def _can_draw() -> bool:
+    try:
+        curses.setupterm(fd=sys.stdout.fileno())
+    except curses.error:  # a TERM that terminfo does not know
+        return False
+    return all(curses.tigetstr(name) for name in ("cup", "clear", "el"))

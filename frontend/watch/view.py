@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import curses
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -51,22 +52,23 @@ _ACTIONS = {
     "t": Action.SINCE,
     "s": Action.SAVE,
 }
-_NEXT_PAGE = ("n", "\x1b[6~", "\x1b[B", "\x1bOB")
-_PREVIOUS_PAGE = ("p", "\x1b[5~", "\x1b[A", "\x1bOA")
+# What terminals send for the page and arrow keys too, for those that curses does not know.
+_NEXT_PAGE = ("n", curses.KEY_NPAGE, curses.KEY_DOWN, "\x1b[6~", "\x1b[B", "\x1bOB")
+_PREVIOUS_PAGE = ("p", curses.KEY_PPAGE, curses.KEY_UP, "\x1b[5~", "\x1b[A", "\x1bOA")
 
 
-def press(view: View, key: str) -> tuple[View, Action | None]:
-    """The view after a key, and what else there is to do. ``key`` is what the terminal sent: a
-    character, or a sequence that begins with ESC.
+def press(view: View, key: str | int) -> tuple[View, Action | None]:
+    """The view after a key, and what else there is to do. ``key`` is a character, the number of
+    curses for a key without one, or a sequence that begins with ESC.
     """
     view = replace(view, message="")
     if view.prompt is not None:
         return _type(view, view.prompt, key), None
     if view.help:
         return replace(view, help=False), Action.QUIT if key == "q" else None
-    if key in _ACTIONS:
+    if isinstance(key, str) and key in _ACTIONS:
         return view, _ACTIONS[key]
-    if key in ORDER_KEYS:
+    if isinstance(key, str) and key in ORDER_KEYS:
         order = ORDER_KEYS[key]
         return replace(view, order=order, inverted=False, page=0), None
     if key == "i":
@@ -84,9 +86,9 @@ def press(view: View, key: str) -> tuple[View, Action | None]:
     return view, None
 
 
-def _type(view: View, typed: str, key: str) -> View:
+def _type(view: View, typed: str, key: str | int) -> View:
     """The view after a key at the filter's prompt."""
-    if key in ("\r", "\n"):
+    if key in ("\r", "\n", curses.KEY_ENTER):
         try:
             parse_filter(typed)
         except UsageError as error:
@@ -94,8 +96,10 @@ def _type(view: View, typed: str, key: str) -> View:
         return replace(view, prompt=None, filter_text=typed.strip(), page=0)
     if key == "\x1b":
         return replace(view, prompt=None)
-    if key in ("\x7f", "\b"):
+    if key in ("\x7f", "\b", curses.KEY_BACKSPACE):
         return replace(view, prompt=typed[:-1])
     if key == "\x15":  # Ctrl-U
         return replace(view, prompt="")
-    return replace(view, prompt=typed + key) if key.isprintable() else view
+    if isinstance(key, str) and key.isprintable():
+        return replace(view, prompt=typed + key)
+    return view

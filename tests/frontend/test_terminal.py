@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from kleak.watch.screen import Screen
 from tests.support.paths import TOP
 
 SAMPLE = TOP / "tests/data/sessions/v1/6.12--leaky.kleak"
@@ -81,12 +79,3 @@ def test_sizes_are_in_kb_or_with_bytes_exact():
     exact = report("--bytes")
     assert "122880 B" in exact
     assert "kB" not in exact
-
-
-def test_a_stop_that_the_caller_ignores_stays_ignored():
-    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    try:
-        with open(os.devnull, "r+") as nothing, Screen(nothing, nothing):
-            assert signal.getsignal(signal.SIGTSTP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTSTP, before)

@@ -185,9 +185,9 @@ def test_pipe_metrics_and_session(keep: Keep, tmp_path: Path) -> None:
     try:
         scrape(port, "^kleak_sites")
         keep(PIPED)
-        page = scrape(port, rf'^kleak_outstanding_objects{{.*function="do_signalfd4".* {PIPED}$')
+        page = scrape(port, rf'^kleak_outstanding_objects{{.*function="do_signalfd4".* {PIPED}\.0$')
         assert re.search(
-            rf'^kleak_outstanding_bytes{{.*function="do_signalfd4".* {PIPED * 8}$',
+            rf'^kleak_outstanding_bytes{{.*function="do_signalfd4".* {PIPED * 8}\.0$',
             page,
             re.MULTILINE,
         )

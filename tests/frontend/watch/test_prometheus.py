@@ -5,17 +5,28 @@ from __future__ import annotations
 import pytest
 
 from kleak.model.session import Frame
-from kleak.watch.prometheus import MOST_SITES, render
-from kleak.watch.readings import Held, LiveSite
+from kleak.watch.readings import Held, LiveSite, Reading
 from tests.frontend.watch.test_readings import INODE, SIGNALFD, reading
 
-parser = pytest.importorskip("prometheus_client.parser", reason="needs prometheus-client")
+pytest.importorskip("prometheus_client", reason="needs prometheus-client")
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kleak.watch.prometheus import MOST_SITES, Metrics
+
+
+def render(found: Reading | None, scope: str) -> str:
+    """The page that is served."""
+    metrics, registry = Metrics(scope), CollectorRegistry()
+    registry.register(metrics)
+    metrics.reading = found
+    return generate_latest(registry).decode()
 
 
 def samples(page: str, name: str) -> list[tuple[dict[str, str], float]]:
     return [
         (sample.labels, sample.value)
-        for family in parser.text_string_to_metric_families(page)
+        for family in text_string_to_metric_families(page)
         for sample in family.samples
         if sample.name == name
     ]
@@ -33,6 +44,10 @@ def test_totals_by_site() -> None:
     assert samples(page, "kleak_sites") == [({"scope": "*"}, 2)]
     assert samples(page, "kleak_lost_total") == [({"reason": "missed_kfree_events"}, 2)]
     assert samples(page, "kleak_evicted_stacks_total") == [({}, 5)]
+
+
+def test_before_the_first_reading_there_is_nothing() -> None:
+    assert render(None, "*") == ""
 
 
 def test_labels_come_back_as_they_were() -> None:
