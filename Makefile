@@ -19,7 +19,7 @@ dev-kernel: setup ## build a kernel with kmemleak, allocation profiling and page
 demo: setup ## find the leaks of examples/leaky in a virtual machine
 	@module=$$($(PYTHON) tests/support/build_modules.py --kernel $(DEMO_KERNEL) examples/leaky) || exit 1; \
 	.venv/bin/kleak vm --kernel $(DEMO_KERNEL) -- module "$$module" --cycles 3 \
-		-o build/demo.kleak; status=$$?; \
+		-o build/demo.kleak --force; status=$$?; \
 	[ $$status -eq 1 ] || { \
 		echo "demo: expected exit status 1 (leaks found), got $$status" >&2; exit 1; }
 

@@ -79,7 +79,7 @@ def main() -> None:
         saves = []
         for _ in range(REPEATS):
             start = time.monotonic()
-            with SessionWriter(path) as writer:
+            with SessionWriter(path, replace=True) as writer:
                 writer.save(session)
             saves.append(time.monotonic() - start)
         megabytes = path.stat().st_size / 1e6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,9 @@ from click.shell_completion import CompletionItem
 
 import kleak
 from kleak.errors import ClosedPipeError, ExitStatus, KleakError
+from kleak.files.names import readable
+from kleak.files.private_place import private_place
+from kleak.render.escape import printable
 
 COMMANDS = {
     "module": "Load and unload a module again and again, and find what it leaks.",
@@ -125,6 +129,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    # Of all temporary files, those of libraries too: sudo may hand on a stranger's TMPDIR.
+    tempfile.tempdir = private_place()
     options = _Options()
     try:
         status = cli.main(prog_name="kleak", standalone_mode=False, obj=options)
@@ -132,7 +138,8 @@ def main() -> None:
         status = _status_of(error)
         with suppress(OSError):  # of a standard error that is closed too
             if options.debug:
-                traceback.print_exception(error)
+                for line in "".join(traceback.format_exception(error)).splitlines():
+                    click.echo(printable(line), err=True)
             _tell(error)
     _flush()
     sys.exit(int(status or 0))
@@ -154,24 +161,29 @@ def _status_of(error: BaseException) -> int:
 
 
 def _tell(error: BaseException) -> None:
-    """Say in one line what ended the command; nothing where nobody reads on (kleak ... | head)."""
+    """Say in one line what ended the command; nothing where nobody reads on (kleak ... | head).
+
+    Names of files, and what strangers wrote in them, are part of it: nothing reaches the terminal
+    that would act there.
+    """
     if isinstance(error, click.ClickException):
+        vars(error)["message"] = printable(error.message)
         error.show()
     elif isinstance(error, (ClosedPipeError, BrokenPipeError)):
         pass
-    elif isinstance(error, KleakError):
-        click.echo(f"kleak: {error}", err=True)
-    elif isinstance(error, (KeyboardInterrupt, click.Abort)):
-        click.echo("kleak: interrupted", err=True)
-    elif isinstance(error, OSError):
-        click.echo(f"kleak: {error.filename or 'system'}: {error.strerror or error}", err=True)
     else:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        click.echo(
-            f"kleak: {what} (a defect of kleak: 'kleak --debug COMMAND ...' shows where, please "
-            "report it)",
-            err=True,
-        )
+        click.echo(f"kleak: {printable(_line_of(error))}", err=True)
+
+
+def _line_of(error: BaseException) -> str:
+    if isinstance(error, KleakError):
+        return readable(str(error))
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "interrupted"
+    if isinstance(error, OSError):
+        return f"{readable(str(error.filename or 'system'))}: {error.strerror or error}"
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{what} (a defect of kleak: 'kleak --debug COMMAND ...' shows where, please report it)"
 
 
 def _open_closed_streams() -> None:

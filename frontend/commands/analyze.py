@@ -12,6 +12,7 @@ from kleak.errors import UsageError
 from kleak.files.names import readable
 from kleak.model.report import Report
 from kleak.render import memory
+from kleak.render.escape import printable
 from kleak.snapshots.judge import Analysis
 from kleak.snapshots.judge import analyze as analyze_snapshots
 from kleak.snapshots.page_size import parse_size
@@ -50,7 +51,7 @@ def analyze(paths: tuple[Path, ...], page_size: str | None, output: OutputOption
         raise UsageError("a snapshot or report is named twice: it would count twice")
     reading = read(paths, page_bytes=None if page_size is None else parse_size(page_size))
     for sentence in reading.remarks:
-        click.echo(f"kleak: {readable(sentence)}", err=True)
+        click.echo(f"kleak: {printable(readable(sentence))}", err=True)
     snapshots = reading.snapshots
     check_order(snapshots)
     if len(snapshots) < 2 and not any(_speaks_alone(shot) for shot in snapshots):

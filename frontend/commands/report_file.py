@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from kleak.analysis.judge import judge
 from kleak.errors import UsageError
+from kleak.files.input_files import read_input
 from kleak.model.report import (
     ClassGrowth,
     Evidence,
@@ -22,10 +23,11 @@ from kleak.model.report import (
 from kleak.model.session import Frame, Kernel, Source, StackSample, Tally, Target, Trust
 from kleak.model.witnesses import WitnessState
 from kleak.render.report_json import SCHEMA
+from kleak.store.header import is_session
 from kleak.store.reader import read_session
-from kleak.store.writer import is_session
 
 _T = TypeVar("_T")
+_MOST_BYTES = 64 << 20
 _VERDICTS = {verdict.label: verdict for verdict in Verdict}
 
 
@@ -38,7 +40,7 @@ def read_report(path: Path) -> Report:
     try:
         if is_session(path):
             return judge(read_session(path))
-        text = path.read_bytes()
+        text = read_input(path, _MOST_BYTES)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     try:

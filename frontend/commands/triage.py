@@ -11,6 +11,7 @@ import click
 
 from kleak.errors import ExitStatus, UsageError
 from kleak.files.names import readable
+from kleak.render.escape import printable
 from kleak.render.memory import render_triage
 from kleak.snapshots.archives import MAX_FILE_BYTES
 from kleak.snapshots.collect import collect
@@ -57,7 +58,7 @@ def triage(
             taken = collect(Path(directory), drop_caches=drop_caches, scan=scan)
             snapshots = read_snapshots([taken.path])
         for sentence in taken.not_done():
-            click.echo(f"kleak: {sentence}", err=True)
+            click.echo(f"kleak: {printable(sentence)}", err=True)
     found = triage_snapshot(snapshots[-1], snapshots[:-1])
     click.echo(render_triage(found, width=text_width(), exact=exact), nl=False)
     return ExitStatus.CLEAN
@@ -73,5 +74,5 @@ def _read(paths: Sequence[Path], page_bytes: int | None) -> list[Snapshot]:
             raise UsageError(f"standard input has more than {MAX_FILE_BYTES >> 20} MB")
     reading = read(files, pasted=pasted, page_bytes=page_bytes)
     for sentence in reading.remarks:
-        click.echo(f"kleak: {readable(sentence)}", err=True)
+        click.echo(f"kleak: {printable(readable(sentence))}", err=True)
     return reading.snapshots

@@ -6,13 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from kleak.commands.options.seconds import Seconds
 from kleak.errors import TargetError, UsageError
-from kleak.files.output_files import find_place
+from kleak.files.output_files import found_place
 from kleak.vm.boot import boot, kvm_works
 from kleak.vm.kernels import find_kernel, release_of
 
@@ -97,11 +98,11 @@ def writable_directories(command: Sequence[str]) -> list[Path]:
         if not equals:
             value = command[index + 1] if index + 1 < len(command) else ""
         if value not in ("", "-"):
-            place = find_place(value)
-            if place.is_file:
-                # Both that of a link, and that of the file which it leads to.
-                parents = (Path(value).absolute().parent, place.path.parent)
-                directories += dict.fromkeys(parents)
+            # Both that of a link, and that of the file which it leads to.
+            parents = [Path(value).absolute().parent]
+            with suppress(UsageError), found_place(value) as place:  # the command tells of it
+                parents = [*parents, place.path.parent] if place.is_file else []
+            directories += dict.fromkeys(parents)
     return directories
 
 

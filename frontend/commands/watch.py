@@ -6,7 +6,6 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import click
 
@@ -20,7 +19,6 @@ from kleak.commands.options.seconds import Seconds
 from kleak.commands.options.session import SessionOptions, open_session, session_options
 from kleak.commands.options.tracer import TracerOptions, tracer_options
 from kleak.progress import make_progress
-from kleak.store.writer import check_session_place
 from kleak.watch.ledger import Watch, open_ledger
 from kleak.watch.metrics_server import DEFAULT_ADDRESS, PATH, MetricsServer
 from kleak.watch.readings import ORDERS, parse_filter
@@ -116,8 +114,7 @@ def watch(
     """
     parse_filter(viewing.filter_text)
     require_root()
-    if session.path is not None:
-        check_session_place(Path(session.path))
+    session.check()
     tracing = Tracing(tracer.kernel_headers, tracer.limits, session.keep, walk_every=walk_every)
     watched = Watch(scope, pid, tracing)
     view = View(order=viewing.sort, filter_text=viewing.filter_text)

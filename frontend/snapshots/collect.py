@@ -10,17 +10,21 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import BinaryIO
 
-from kleak.errors import UnsupportedError, UsageError
-from kleak.files.ownership import give_directory_to_caller, make_directory
+from kleak.errors import UnsupportedError
+from kleak.files.guard import Guard, held_text
+from kleak.files.lookup import opened_directory
+from kleak.files.output_files import failure
+from kleak.files.ownership import give_to_caller
 from kleak.parsers import vmallocinfo
 
 _PROC_REPORTS = ("meminfo", "slabinfo", "buddyinfo", "zoneinfo", "modules", "allocinfo")
@@ -28,6 +32,7 @@ _KPTR_RESTRICT = "proc/sys/kernel/kptr_restrict"
 _DEBUGFS = "sys/kernel/debug"
 _MIN_AGE_SECONDS = 5  # MSECS_MIN_AGE in mm/kmemleak.c: younger objects are not reported
 _GRACE_SECONDS = 1
+_CHUNK_BYTES = 1 << 20
 
 
 def script() -> str:
@@ -37,11 +42,17 @@ def script() -> str:
 
 @dataclass(slots=True)
 class Snapshot:
-    """A snapshot while it is written. ``refused`` maps a report to why it is missing."""
+    """A snapshot while it is written. ``refused`` maps a report to why it is missing.
+
+    Its files are made in ``directory``, which is held open: others may own the one above, and
+    put a link in the place of this one.
+    """
 
     path: Path
+    directory: int
     manifest: list[tuple[str, str]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
 
     def note(self, key: str, value: str) -> None:
         """Add a line to the manifest."""
@@ -59,28 +70,57 @@ class Snapshot:
     def save(self, report: str, source: Path) -> bool:
         """Copy one report; absence and refusal are noted. Returns whether it was saved."""
         try:
-            with source.open("rb") as reader, (self.path / report).open("wb") as writer:
-                shutil.copyfileobj(reader, writer)
+            with source.open("rb") as reader:
+                self._write(report, iter(partial(reader.read, _CHUNK_BYTES), b""))
         except FileNotFoundError:
-            self._give_up(report, "absent")
+            self.refuse(report, "absent")
             return False
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            self._give_up(report, f"refused: {error.strerror}")
+            self._remove(report)
+            self.refuse(report, f"refused: {error.strerror}")
             return False
         self.note(f"report {report}", "saved")
         return True
 
-    def put(self, report: str, content: bytes) -> None:
+    def put(self, report: str, content: Iterable[bytes]) -> None:
         """Save a report that was put together here."""
-        (self.path / report).write_bytes(content)
+        self._write(report, content)
         self.note(f"report {report}", "saved")
 
-    def _give_up(self, report: str, reason: str) -> None:
-        (self.path / report).unlink(missing_ok=True)
+    def put_manifest(self) -> None:
+        """Save the manifest, which makes it a snapshot."""
+        lines = "".join(f"{key}: {value}\n" for key, value in self.manifest)
+        self._write("manifest", [lines.encode()])
+
+    def read(self, report: str) -> BinaryIO:
+        """Open a report that was saved."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW
+        return open(os.open(report, flags, dir_fd=self.directory), "rb")
+
+    def refuse(self, report: str, reason: str) -> None:
+        """Note why a report is missing."""
         self.refused[report] = reason
         self.note(f"report {report}", reason)
+
+    def clear(self) -> None:
+        """Remove what was saved."""
+        for name in [*self.files]:
+            self._remove(name)
+
+    def _write(self, name: str, content: Iterable[bytes]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self.files.append(name)
+        with open(os.open(name, flags, 0o600, dir_fd=self.directory), "wb") as file:
+            give_to_caller(file.fileno())
+            file.writelines(content)
+
+    def _remove(self, name: str) -> None:
+        if name in self.files:
+            self.files.remove(name)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.directory)
 
 
 def collect(
@@ -91,45 +131,61 @@ def collect(
     ``drop_caches`` has the kernel give back page cache, dentries and inodes first; ``scan`` has
     kmemleak look twice. ``root`` is where /proc and /sys are. kernel.kptr_restrict and the mount
     of debugfs are put back on every way out. Raises UnsupportedError where there is no /proc,
-    UsageError where ``directory`` cannot be written.
+    KleakError where ``directory`` cannot be written.
     """
     if not (root / "proc/meminfo").exists():
         raise UnsupportedError(f"no {root / 'proc/meminfo'}: is /proc mounted?")
-    try:
-        number, final, partial = _reserve(directory)
-    except OSError as error:
-        raise UsageError(f"cannot write snapshots to {directory}: {error.strerror}") from error
-    snapshot = Snapshot(partial)
-    try:
-        with _debugfs(root, snapshot):
-            _describe(snapshot, number, root)
-            _prepare(snapshot, root, drop_caches=drop_caches, scan=scan)
-            _save_reports(snapshot, root)
-        lines = "".join(f"{key}: {value}\n" for key, value in snapshot.manifest)
-        (partial / "manifest").write_text(lines, "utf-8")
-        give_directory_to_caller(partial)
-        partial.rename(final)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    snapshot.path = final
+    with ExitStack() as held:
+        try:
+            above = held.enter_context(opened_directory(str(directory), make=True))
+            number = _reserve(above)
+            unfinished = _unfinished(number)
+            made = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            held.callback(os.close, made)
+            if os.listdir(made):
+                raise OSError(errno.EEXIST, f"another one has put {unfinished} there")
+        except OSError as error:
+            raise failure(f"cannot write snapshots to {directory}", error) from error
+        snapshot = Snapshot(directory / f"{number:03}", made)
+        try:
+            give_to_caller(made)
+            with _debugfs(root, snapshot):
+                _describe(snapshot, number, root)
+                _prepare(snapshot, root, drop_caches=drop_caches, scan=scan)
+                _save_reports(snapshot, root)
+            snapshot.put_manifest()
+            os.rename(unfinished, snapshot.path.name, src_dir_fd=above, dst_dir_fd=above)
+        except BaseException as error:
+            snapshot.clear()
+            with suppress(OSError):  # another one's
+                os.rmdir(unfinished, dir_fd=above)
+            if isinstance(error, OSError):
+                raise failure(f"cannot write snapshots to {directory}", error) from error
+            raise
     return snapshot
 
 
-def _reserve(directory: Path) -> tuple[int, Path, Path]:
-    make_directory(directory)
+def _reserve(above: int) -> int:
+    """Make the directory of the next snapshot in the directory ``above``; return its number."""
     number = 1
     while True:
-        final = directory / f"{number:03}"
-        partial = directory / f"{number:03}.partial"
-        if not final.exists() and not (directory / f"{number:03}.tar").exists():
-            try:
-                partial.mkdir(mode=0o700)  # decides between two that run at once
-            except FileExistsError:
-                pass
-            else:
-                return number, final, partial
+        if not any(_exists(f"{number:03}{suffix}", above) for suffix in ("", ".tar")):
+            with suppress(FileExistsError):
+                os.mkdir(_unfinished(number), 0o700, dir_fd=above)  # decides between two at once
+                return number
         number += 1
+
+
+def _unfinished(number: int) -> str:
+    return f"{number:03}.partial"
+
+
+def _exists(name: str, above: int) -> bool:
+    try:
+        os.stat(name, dir_fd=above, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _describe(snapshot: Snapshot, number: int, root: Path) -> None:
@@ -177,26 +233,26 @@ def _save_reports(snapshot: Snapshot, root: Path) -> None:
         saved = snapshot.save("vmallocinfo", root / "proc/vmallocinfo")
         _save_kallsyms(snapshot, root / "proc/kallsyms")
         snapshot.save("kmemleak", debugfs / "kmemleak")
-    snapshot.note("addresses", _addresses(snapshot.path / "vmallocinfo") if saved else "unknown")
+    snapshot.note("addresses", _addresses(snapshot) if saved else "unknown")
     if not snapshot.save("page_owner_stacks", debugfs / "page_owner_stacks/show_stacks"):
         snapshot.save("page_owner", debugfs / "page_owner")
     _save_slab_directory(snapshot, root)
     status, output, error = _run("dmesg")
     if status == 0:
-        snapshot.put("dmesg", output)
+        snapshot.put("dmesg", [output])
     else:
-        snapshot.refused["dmesg"] = f"refused: {error.rpartition(': ')[2]}"
-        snapshot.note("report dmesg", snapshot.refused["dmesg"])
+        snapshot.refuse("dmesg", f"refused: {error.rpartition(': ')[2]}")
 
 
 def _save_kallsyms(snapshot: Snapshot, path: Path) -> None:
     """Only the symbols of modules: they are gone once the module is."""
     try:
         with path.open("rb") as reader:
-            snapshot.put("kallsyms", b"".join(line for line in reader if b"[" in line))
+            listed = b"".join(line for line in reader if b"[" in line)
     except OSError as error:
-        snapshot.refused["kallsyms"] = f"refused: {error.strerror}"
-        snapshot.note("report kallsyms", snapshot.refused["kallsyms"])
+        snapshot.refuse("kallsyms", f"refused: {error.strerror}")
+    else:
+        snapshot.put("kallsyms", [listed])
 
 
 def _save_slab_directory(snapshot: Snapshot, root: Path) -> None:
@@ -205,21 +261,20 @@ def _save_slab_directory(snapshot: Snapshot, root: Path) -> None:
         # a merged cache is a link to the one it was merged into
         links = sorted(path for path in slab.iterdir() if path.is_symlink())
         lines = "".join(f"{link.name} {os.readlink(link)}\n" for link in links)
-        snapshot.put("slab_aliases", lines.encode())
+        snapshot.put("slab_aliases", [lines.encode()])
     else:
-        snapshot.refused["slab_aliases"] = "absent"
-        snapshot.note("report slab_aliases", "absent")
+        snapshot.refuse("slab_aliases", "absent")
     traced = root / _DEBUGFS / "slab"
     if not traced.is_dir():
         return
     for cache in sorted(path for path in traced.iterdir() if not path.is_symlink()):
         text = _read(cache / "alloc_traces")
         if text is not None and any(character.isdigit() for character in text):
-            snapshot.put(f"alloc_traces-{cache.name}", text.encode())
+            snapshot.put(f"alloc_traces-{cache.name}", [text.encode()])
 
 
-def _addresses(path: Path) -> str:
-    with path.open("rb") as lines:
+def _addresses(snapshot: Snapshot) -> str:
+    with snapshot.read("vmallocinfo") as lines:
         kinds = {region.address_kind for region in vmallocinfo.stream(lines, errors="collect")}
     return kinds.pop().value if len(kinds) == 1 else ("mixed" if kinds else "unknown")
 
@@ -228,13 +283,11 @@ def _addresses(path: Path) -> str:
 def _real_addresses(kptr_restrict: Path) -> Iterator[None]:
     """Have %pK print real addresses to a reader with CAP_SYSLOG, if this may be set at all."""
     before = _read(kptr_restrict)
-    if before is None or before.strip() == "1" or _write(kptr_restrict, "1") != "done":
+    with ExitStack() as held:
+        if before is not None and before.strip() != "1":
+            with suppress(OSError):
+                held.enter_context(held_text(kptr_restrict, "1", before.strip()))
         yield
-        return
-    try:
-        yield
-    finally:
-        kptr_restrict.write_text(before.strip())
 
 
 @contextmanager
@@ -250,10 +303,10 @@ def _debugfs(root: Path, snapshot: Snapshot) -> Iterator[None]:
         snapshot.note("debugfs", "refused: " + error.partition("\n")[0])
         yield
         return
-    try:
+    with Guard("umount", str(point)) as guard:
         yield
-    finally:
-        subprocess.run(["umount", str(point)], capture_output=True, check=True)
+    if not guard.put_back:
+        snapshot.note("debugfs", "stays mounted: it is in use")
 
 
 def _run(*command: str) -> tuple[int, bytes, str]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, overload
-from weakref import finalize
 
 from kleak.errors import UsageError
+from kleak.files.unpack import unpack
 from kleak.model.session import (
     CYCLES_CUT_OFF,
     FINAL_WAIT_CUT_SHORT,
@@ -40,10 +37,12 @@ from kleak.model.session import (
 )
 from kleak.model.witnesses import WitnessState
 from kleak.store import schema
-from kleak.store.schema import APPLICATION_ID, unsigned
-from kleak.store.writer import is_session
+from kleak.store.guarded import Guarded, check, columns
+from kleak.store.schema import unsigned
 
 _YEAR_10000 = 253402300800
+_MOST_TALLIES = 1 << 25
+_MOST_ANSWERS_BYTES = 128 << 20  # 1,000 reports of zoneinfo, and the log of a chatty kernel, fit
 _NOTHING = Tally()
 _EMPTY = CycleTally(_NOTHING, _NOTHING)
 
@@ -51,15 +50,17 @@ _EMPTY = CycleTally(_NOTHING, _NOTHING)
 def read_session(path: Path) -> Session:
     """Read a session file of this or an older version. The file keeps its version.
 
-    A session that was cut short says so in its trust. Raises UsageError where ``path`` is no
-    session, is damaged, or was written by a newer kleak.
+    It is copied first, and nothing beside it is looked at but to refuse it (see
+    kleak.store.unnamed). A session that was cut short says so in its trust. Raises UsageError
+    where ``path`` is no session, is damaged, holds what no kleak writes, or was written by a newer
+    kleak.
     """
     with _damage_told(path):
-        if not is_session(path):
-            raise UsageError(f"{path} is no kleak session")
-        # Holds the file open until this is through, then as long as the session needs it.
-        allocations = _AllocationTable(path, _upgraded(path, _open(path)))
-        return _read(path, allocations)
+        # Open as long as the session needs it.
+        guarded = Guarded(path)
+        with guarded.checked():
+            _upgrade(path, guarded.database)
+            return _read(path, _AllocationTable(path, guarded))
 
 
 @contextmanager
@@ -70,74 +71,24 @@ def _damage_told(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     # Not only SQLite notices damage: a text may hold no UTF-8, a number may be a text.
-    except (sqlite3.Error, zlib.error, ValueError, TypeError, LookupError) as error:
+    except (sqlite3.Error, zlib.error, ValueError, TypeError, LookupError, OverflowError) as error:
         raise UsageError(f"{path}: the session is damaged ({error})") from error
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Open ``path`` for reading, after a crash too.
-
-    A writer that was killed may leave a journal, from which SQLite restores the last whole save
-    before it reads. It needs to write for that; where it may not, a copy is restored.
-    """
-    if not path.with_name(f"{path.name}-journal").exists():
-        return _connect(path, "ro")
-    try:
-        return _connect(path, "rw")
-    except sqlite3.OperationalError:
-        with tempfile.TemporaryDirectory(prefix="kleak-") as directory:
-            for name in (path.name, f"{path.name}-journal"):
-                shutil.copyfile(path.with_name(name), Path(directory) / name)
-            return _connect(Path(directory) / path.name, "rw")
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    database = sqlite3.connect(uri, uri=True, isolation_level=None)
-    database.execute("SELECT count(*) FROM sqlite_master")  # opens it in fact
-    return database
-
-
-def _upgraded(path: Path, database: sqlite3.Connection) -> sqlite3.Connection:
-    """Return ``database``, or a copy of it in memory that was brought to today's version."""
-    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise UsageError(f"{path} is no kleak session")
+def _upgrade(path: Path, database: sqlite3.Connection) -> None:
+    """Bring the copy to today's version."""
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > schema.SCHEMA_VERSION:
         raise UsageError(
             f"{path} was written by a newer kleak (session version {version}, this one reads "
             f"up to {schema.SCHEMA_VERSION}): update kleak"
         )
-    if version == 0:
+    if version <= 0:
         raise UsageError(f"{path}: the capture ended before it saved anything")
-    problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if problem != "ok":
-        raise sqlite3.DatabaseError(problem.splitlines()[-1])
-    if version == schema.SCHEMA_VERSION:
-        _check_types(database)
-        return database
-    memory = sqlite3.connect(":memory:", isolation_level=None)
-    database.backup(memory)
-    database.close()
+    check(database)
     for older in range(version, schema.SCHEMA_VERSION):
-        memory.executescript(schema.MIGRATIONS[older])
-    _check_types(memory)
-    return memory
-
-
-@cache
-def _conditions() -> dict[str, dict[str, str]]:
-    """For each table, for each column, SQL that is true of a value of another type than it has."""
-    database = sqlite3.connect(":memory:")
-    database.executescript(schema.TABLES)
-    tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
-    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for table in tables:
-        for _, column, kind, not_null, _, key in database.execute(f"PRAGMA table_info({table})"):
-            types = [kind.lower(), *(() if not_null or key else ("null",))]
-            found[table][column] = f"typeof({column}) NOT IN ({', '.join(map(repr, types))})"
-    database.close()
-    return dict(found)
+        database.executescript(schema.MIGRATIONS[older])
+    _check_types(database)
 
 
 def _check_types(database: sqlite3.Connection, table: str = "", where: str = "1") -> None:
@@ -145,12 +96,12 @@ def _check_types(database: sqlite3.Connection, table: str = "", where: str = "1"
 
     Of all tables but the largest, ``allocations``, or of the rows ``where`` of one ``table``.
     """
-    for name, conditions in _conditions().items():
+    for name, conditions in columns().items():
         if name != table if table else name == "allocations":
             continue
-        columns = {row[1] for row in database.execute(f"PRAGMA table_info({name})")}
+        there = {row[1] for row in database.execute(f"PRAGMA table_info({name})")}
         # The first files of a version lack some.
-        wrong = " OR ".join(conditions[column] for column in conditions if column in columns)
+        wrong = " OR ".join(conditions[column] for column in conditions if column in there)
         query = f"SELECT 1 FROM {name} WHERE ({where}) AND ({wrong}) LIMIT 1"  # noqa: S608
         if wrong and database.execute(query).fetchone():
             raise TypeError(f"a value of another type in table {name}")
@@ -240,6 +191,9 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
     stacks: defaultdict[int, list[Frame]] = defaultdict(list)
     for site, frame in run("SELECT site, frame FROM site_frames ORDER BY site, depth"):
         stacks[site].append(frames[frame])
+    counted = run("SELECT count(DISTINCT site) FROM tallies").fetchone()[0]
+    if counted * cycles > _MOST_TALLIES:
+        raise ValueError(f"{counted} sites in {cycles} cycles are too many")
     tallies: defaultdict[int, list[CycleTally]] = defaultdict(lambda: [_EMPTY] * cycles)
     for site, cycle, made, made_bytes, freed, freed_bytes in run(
         "SELECT site, cycle, allocated, allocated_bytes, freed, freed_bytes FROM tallies"
@@ -299,20 +253,20 @@ _WITHOUT_HOLDERS = _WITH_HOLDERS.replace(", holder", "")
 class _AllocationTable:
     """Table ``allocations``, open as long as a session refers to it."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, guarded: Guarded) -> None:
         self._path = path
-        self.database = database
+        self._guarded = guarded
+        self.database = guarded.database
         # The first files of this version were written before holders were known.
-        columns = [row[1] for row in database.execute("PRAGMA table_info(allocations)")]
+        columns = [row[1] for row in self.database.execute("PRAGMA table_info(allocations)")]
         self._query = _WITH_HOLDERS if "holder" in columns else _WITHOUT_HOLDERS
-        finalize(self, database.close)
 
     def read(self, first: int, number: int) -> tuple[Allocation, ...]:
         """Return the rows ``first`` and following; those of a site lie together.
 
         Raises UsageError where the file turns out to be damaged here.
         """
-        with _damage_told(self._path):
+        with _damage_told(self._path), self._guarded.checked():
             last = first + number - 1
             _check_types(self.database, "allocations", f"rowid BETWEEN {first} AND {last}")
             rows = self.database.execute(self._query, (first, last))
@@ -396,6 +350,14 @@ def _cut_short(planned: int | None, saved: int) -> tuple[str, int]:
 
 def _read_circumstances(database: sqlite3.Connection, row: _Row) -> Circumstances:
     run = database.execute
+    left_bytes = _MOST_ANSWERS_BYTES
+    answers = []
+    for witness, taken_at_ns, packed in run(
+        "SELECT witness, taken_at_ns, text_zlib FROM answers ORDER BY position"
+    ):
+        text = unpack(zlib.decompressobj(), packed, left_bytes)
+        left_bytes -= len(text)
+        answers.append(Answer(witness, taken_at_ns, text.decode()))
     meminfo: defaultdict[int, dict[str, int]] = defaultdict(dict)
     for sample, name, size in run("SELECT sample, field, size_bytes FROM sample_meminfo"):
         meminfo[sample][name] = size
@@ -421,10 +383,5 @@ def _read_circumstances(database: sqlite3.Connection, row: _Row) -> Circumstance
                 "FROM samples ORDER BY position"
             )
         ),
-        answers=tuple(
-            Answer(witness, taken_at_ns, zlib.decompress(packed).decode())
-            for witness, taken_at_ns, packed in run(
-                "SELECT witness, taken_at_ns, text_zlib FROM answers ORDER BY position"
-            )
-        ),
+        answers=tuple(answers),
     )

@@ -2,134 +2,53 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
-import threading
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 
 from kleak.errors import UnsupportedError, UsageError
-from kleak.files.output_files import Place, check_place, failure
-from kleak.model.session import CycleTally, Frame, Session, Tally, TracedSite
-from kleak.store.replace import SessionPlace
+from kleak.files.output_files import Place, checked_place
+from kleak.model.session import Frame, Session, Tally
+from kleak.store.header import is_session
 from kleak.store.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES, signed
+from kleak.store.unnamed import open_unnamed, pieces
 
-_SiteKey = tuple[str, tuple[Frame, ...]]
-
-_EMPTY = CycleTally(Tally(), Tally())
-_SMALL_TABLES = (
-    "session",
-    "target_parameters",
-    "scope",
-    "cycles",
-    "allocations",
-    "reachability",
-    "stack_samples",
-    "losses",
-    "repairs",
-    "observations",
-    "means",
-    "witnesses",
-    "notes",
-    "build_ids",
-    "settings",
-    "sample_meminfo",
-    "samples",
-    "answers",
-    "vmalloc_regions",
-)
+_EMPTY = (Tally(), Tally())
 
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Let Ctrl-C wait: half a save would leave the writer with another idea of the file.
-
-    By handlers, not by a mask: a mask is one thread's, and another would take the signal.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread
-        return
-    came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in _ENDING
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+class SessionExistsError(UsageError):
+    """A session lies there already, and nobody said that it may go."""
 
 
 class SessionWriter:
-    """One session file. Use as a context: leaving it closes the file.
+    """One session file. Use as a context.
 
-    :meth:`save` takes a session that grows from call to call, and is one transaction: it is on
-    disk when it returns, and a writer that is killed inside leaves what the call before saved.
-    An older session at the same place stays until a cycle has been saved.
+    :meth:`save` takes a session that grows from call to call, and puts a whole file in place of
+    the one before: it is on disk when save() returns, and a writer that is killed inside leaves
+    what the call before saved.
     """
 
-    def __init__(self, path: Path, *, new: bool = False) -> None:
-        """Create the file, readable and writable by its owner alone; ``new``: not in place of an
-        older one, with FileExistsError where one is.
+    def __init__(self, path: Path, *, replace: bool = False) -> None:
+        """Make the file, readable and writable by its owner alone.
 
-        Under sudo it belongs to the user who called it: reading needs no root. Raises KleakError
-        where it cannot be created, or something else than a session is there.
+        ``replace``: an older session may go, once a cycle has been saved. Under sudo the file
+        belongs to the user who called it: reading needs no root. Raises SessionExistsError where
+        one lies there, another KleakError where the file cannot be made.
         """
         self.path = path
         self.saved_cycles = 0
         self.failed = False
-        self._sites: dict[_SiteKey, int] = {}
-        self._last_site = 0
-        self._frames: dict[tuple[Frame, str | None, int | None], int] = {}
-        self._written: dict[tuple[int, int], CycleTally] = {}
-        self._requested: dict[int, int | None] = {}
-        place = check_session_place(path)
-        try:
-            self._place = SessionPlace(place, new=new)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise failure(str(path), error) from error
-        try:
-            self._database = self._open()
-            self._create()
-        except BaseException as error:
-            self._place.discard()
-            self._place.close()
-            if not isinstance(error, (OSError, sqlite3.Error)):
-                raise
-            raise UnsupportedError(
-                f"{path}: cannot save the session there: {error}; -o names another place"
-            ) from error
-
-    def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._place.file, isolation_level=None)
-        # A rollback journal, not a log: a session at rest is one file, and shared memory, which
-        # a log needs, does not work on the 9p shares of a virtual machine. EXTRA also syncs the
-        # directory once the journal is gone, or a power cut could bring it back.
-        database.execute("PRAGMA journal_mode = DELETE")
-        database.execute("PRAGMA synchronous = EXTRA")
-        return database
-
-    def _create(self) -> None:
-        run = self._database.execute
-        run(f"PRAGMA application_id = {APPLICATION_ID}")
-        run("BEGIN IMMEDIATE")
-        for statement in TABLES.split(";"):
-            run(statement)
-        run(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        run("COMMIT")
-        self._place.sync()
+        with ExitStack() as held:
+            self._place = held.enter_context(_session_place(path, replace=replace))
+            self._older_stays = self._place.there is not None
+            if not self._older_stays:
+                # So that a capture whose machine goes down in its first cycle leaves a trace.
+                self._put(None, self._create)
+            self._held = held.pop_all()
 
     def __enter__(self) -> SessionWriter:
         """Nothing happens on the way in."""
@@ -141,67 +60,134 @@ class SessionWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the file."""
-        self._database.close()
-        self._place.close()
+        """Let go of the directory."""
+        self._held.close()
 
     def discard(self) -> None:
         """Remove the file: nothing was captured. An older session stays."""
-        self._database.close()
-        self._place.discard()
+        if not self._older_stays:
+            self._place.remove(self._place.base)
 
     def save(self, session: Session) -> None:
-        """Bring the file up to ``session``, which has all that earlier ones had, and maybe more.
+        """Replace the file by one with ``session``.
 
-        Raises UnsupportedError where the file cannot be written (a full disk); what was saved
-        before stays, and a later save does nothing.
+        Raises UnsupportedError where it cannot be written (a full disk); what was saved before
+        stays, and a later save does nothing.
         """
-        if self.failed:
+        if self.failed or (self._older_stays and not session.cycles):
             return
+        self._put(session, self._replace)
+        self._older_stays = False
+        self.saved_cycles = len(session.cycles)
+
+    def _create(self, content: Iterable[bytes]) -> None:
         try:
-            with _signals_held_back():
-                self._database.execute("BEGIN IMMEDIATE")
-                self._write(session)
-                self._database.execute("COMMIT")
-                if session.cycles and self._place.replaces:
-                    self._settle()
-                self.saved_cycles = len(session.cycles)
+            self._place.create(content)
+        except FileExistsError as error:  # since it was looked for
+            raise _exists(self.path) from error
+
+    def _replace(self, content: Iterable[bytes]) -> None:
+        self._place.replace(content, keeps_mode=False, durably=True)
+
+    def _put(self, session: Session | None, put: Callable[[Iterable[bytes]], None]) -> None:
+        try:
+            database, file = open_unnamed()
+            with closing(file), closing(database):
+                _Tables(database).write(session)
+                put(pieces(file))
         except (OSError, sqlite3.Error) as error:
-            with suppress(sqlite3.Error):  # SQLite has rolled back by itself where it had to
-                self._database.execute("ROLLBACK")
             self.failed = True
             raise UnsupportedError(
-                f"{self.path}: cannot save the session: {error} ({self._what_is_there()})"
+                f"{self.path}: cannot save the session: {_reason(error)} ({self._what_is_there()})"
             ) from error
-
-    def _settle(self) -> None:
-        """Put the file in place of an older session."""
-        self._database.close()
-        self._place.settle()
-        self._database = self._open()
-        self._place.sync()
 
     def _what_is_there(self) -> str:
         if self.saved_cycles:
             return f"it ends with cycle {self.saved_cycles}"
-        return "the older one stays" if self._place.replaces else "no cycle is saved"
+        return "the older one stays" if self._older_stays else "no cycle is saved"
+
+
+def check_session_place(path: Path, *, replace: bool) -> None:
+    """Raise the KleakError that a SessionWriter of ``path`` would raise."""
+    with _session_place(path, replace=replace):
+        pass
+
+
+@contextmanager
+def _session_place(path: Path, *, replace: bool) -> Iterator[Place]:
+    if str(path) == "-":
+        raise UsageError("-o -: a session needs a file")
+    with checked_place(str(path)) as place:
+        if not place.is_file:
+            raise UsageError(f"{path} is no regular file, and a session needs one")
+        if place.there is not None and place.there.st_size:
+            if not is_session(place.base, dir_fd=place.directory):
+                raise UsageError(f"{path} exists and is no session: kleak will not overwrite it")
+            if not replace:
+                raise _exists(path)
+        yield place
+
+
+def _exists(path: Path) -> SessionExistsError:
+    return SessionExistsError(f"{path} exists: --force replaces it, -o names another file")
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+class _Tables:
+    """The tables of one file while they are written."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._frames: dict[tuple[Frame, str | None, int | None], int] = {}
+
+    def write(self, session: Session | None) -> None:
+        """Make the tables, and fill them with ``session`` if there is one yet."""
+        run = self._database.execute
+        run(f"PRAGMA application_id = {APPLICATION_ID}")
+        run(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        run("BEGIN")
+        for statement in TABLES.split(";"):
+            run(statement)
+        if session is not None:
+            self._write(session)
+        run("COMMIT")
 
     def _write(self, session: Session) -> None:
-        for table in _SMALL_TABLES:
-            self._database.execute(f"DELETE FROM {table}")  # noqa: S608 (names from above)
         self._write_session(session)
         self._write_trust(session)
         self._write_circumstances(session)
-        self._forget({(site.allocator, site.frames) for site in session.sites})
-        numbers = [self._number(site) for site in session.sites]
-        for number, site in zip(numbers, session.sites, strict=True):
-            self._write_site(number, site)
+        sites = list(enumerate(session.sites, start=1))
+        self._insert(
+            "sites", 3, ((number, site.allocator, site.requested_bytes) for number, site in sites)
+        )
+        self._insert(
+            "site_frames",
+            3,
+            [
+                (number, depth, self._frame(frame))
+                for number, site in sites
+                for depth, frame in enumerate(site.frames)
+            ],
+        )
+        self._insert(
+            "tallies",
+            6,
+            (
+                (number, cycle, made.count, made.size_bytes, freed.count, freed.size_bytes)
+                for number, site in sites
+                for cycle, (made, freed) in enumerate(site.cycles, start=1)
+                if (made, freed) != _EMPTY
+            ),
+        )
         self._insert(
             "allocations",
             9,
             (
                 (number, signed(kept.address), *kept[1:])
-                for number, site in zip(numbers, session.sites, strict=True)
+                for number, site in sites
                 for kept in site.kept
             ),
         )
@@ -210,7 +196,7 @@ class SessionWriter:
             7,
             (
                 (number, *astuple(site.reachability))
-                for number, site in zip(numbers, session.sites, strict=True)
+                for number, site in sites
                 if site.reachability is not None
             ),
         )
@@ -219,7 +205,7 @@ class SessionWriter:
             5,
             [
                 (number, self._frame(one.call_site), one.walked, one.different, one.shown)
-                for number, site in zip(numbers, session.sites, strict=True)
+                for number, site in sites
                 for one in (site.stacks,)
                 if one is not None
             ],
@@ -315,31 +301,6 @@ class SessionWriter:
             ),
         )
 
-    def _forget(self, present: set[_SiteKey]) -> None:
-        """Remove sites that have become others: a frame got another name when modules came."""
-        for key in [key for key in self._sites if key not in present]:
-            number = self._sites.pop(key)
-            del self._requested[number]
-            self._written = {at: kept for at, kept in self._written.items() if at[0] != number}
-            for table, column in (("tallies", "site"), ("site_frames", "site"), ("sites", "id")):
-                self._database.execute(
-                    f"DELETE FROM {table} WHERE {column} = ?",  # noqa: S608 (names from above)
-                    (number,),
-                )
-
-    def _number(self, site: TracedSite) -> int:
-        """Return the number of a site in the file; write its stack if it is new."""
-        key = (site.allocator, site.frames)
-        number = self._sites.get(key)
-        if number is None:
-            self._last_site += 1
-            number = self._sites[key] = self._last_site
-            self._insert("sites", 3, [(number, site.allocator, site.requested_bytes)])
-            self._requested[number] = site.requested_bytes
-            frames = [self._frame(frame) for frame in site.frames]
-            self._insert("site_frames", 3, ((number, i, frame) for i, frame in enumerate(frames)))
-        return number
-
     def _frame(self, frame: Frame) -> int:
         source = frame.source
         file, line = (None, None) if source is None else (source.file, source.line)
@@ -350,45 +311,3 @@ class SessionWriter:
             row = (number, frame.module, frame.symbol, signed(frame.offset), file, line)
             self._insert("frames", len(row), [row])
         return number
-
-    def _write_site(self, number: int, site: TracedSite) -> None:
-        if self._requested[number] != site.requested_bytes:
-            self._database.execute(
-                "UPDATE sites SET requested_bytes = ? WHERE id = ?", (site.requested_bytes, number)
-            )
-            self._requested[number] = site.requested_bytes
-        rows = []
-        for cycle, tally in enumerate(site.cycles, start=1):
-            key = (number, cycle)
-            if tally != self._written.get(key, _EMPTY):
-                self._written[key] = tally
-                made, freed = tally.allocated, tally.freed
-                rows.append(
-                    (number, cycle, made.count, made.size_bytes, freed.count, freed.size_bytes)
-                )
-        if rows:
-            self._database.executemany(
-                "INSERT OR REPLACE INTO tallies VALUES (?, ?, ?, ?, ?, ?)", rows
-            )
-
-
-def check_session_place(path: Path) -> Place:
-    """Return where a session at ``path`` would lie. Raises KleakError if it cannot."""
-    if str(path) == "-":
-        raise UsageError("-o -: a session needs a file")
-    place = check_place(str(path))
-    if not place.is_file:
-        raise UsageError(f"{path} is no regular file, and a session needs one")
-    if place.there is not None and place.there.st_size and not is_session(path):
-        raise UsageError(f"{path} exists and is no session: kleak will not overwrite it")
-    return place
-
-
-def is_session(path: Path) -> bool:
-    """Whether ``path`` starts as a session file does."""
-    with path.open("rb") as file:
-        head = file.read(72)
-    # The file format of SQLite: application_id is the 32-bit number at offset 68.
-    return head.startswith(b"SQLite format 3\0") and head[68:72] == APPLICATION_ID.to_bytes(
-        4, "big"
-    )

@@ -23,6 +23,7 @@ from typing import Any
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
+from kleak.files.unpack import most_unpacked
 from kleak.model.session import Source
 
 _SHF_COMPRESSED = 0x800
@@ -40,6 +41,8 @@ _DAMAGE = (
     AssertionError,
     AttributeError,
     LookupError,
+    MemoryError,
+    RecursionError,
     TypeError,
     ValueError,
 )
@@ -315,7 +318,11 @@ class DebugLines:
         """
         order = "<" if self._elf.little_endian else ">"
         for index, section in enumerate(self._elf.iter_sections()):
+            if section.name.startswith(".debug_") and section["sh_type"] == "SHT_NOBITS":
+                raise ValueError(f"section {section.name} is empty")
             if section.name.startswith(".debug_") and section["sh_flags"] & _SHF_COMPRESSED:
+                if section.data_size > most_unpacked(section["sh_size"]):
+                    raise ValueError(f"{section.name} unpacks to {section.data_size} bytes")
                 data = section.data()
                 header = self._elf["e_shoff"] + index * self._elf["e_shentsize"]
                 flags = section["sh_flags"] & ~_SHF_COMPRESSED

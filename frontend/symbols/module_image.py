@@ -4,7 +4,6 @@ code, and which function and source line an offset in that code is.
 
 from __future__ import annotations
 
-import gzip
 import lzma
 import re
 import shutil
@@ -12,16 +11,21 @@ import struct
 import subprocess
 import zlib
 from bisect import bisect_right
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from kleak.errors import TargetError, UnsupportedError
+from kleak.files.input_files import read_at_most, read_input
+from kleak.files.private_place import private_place
+from kleak.files.unpack import most_unpacked, unpack
 from kleak.model.session import Source
 from kleak.symbols.debug_lines import DebugLines, InlineLevel
 
@@ -37,6 +41,11 @@ _THIS_MODULE_NAME = 24
 _MODULE_NAME_LENGTH = 56
 # What is_mapping_symbol() of include/linux/module_symbol.h leaves out of the symbol table.
 _NO_SYMBOL = re.compile(r"\.L|L0|\$")
+
+
+_MOST_BYTES = 1 << 30
+_XZ_MEMORY_BYTES = 128 << 20
+_MOST_NAME_BYTES = 4096  # KSYM_NAME_LEN is 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,14 @@ class ModuleImage:
                 raise TargetError(f"{path}: not a kernel module: no .gnu.linkonce.this_module")
             # All that is small is read now, so that a damaged file is refused here.
             _ = self.information, self.build_id, self.text_sections, self._functions
-        except (ELFError, LookupError, OverflowError, ValueError, struct.error) as error:
+        except (
+            ELFError,
+            LookupError,
+            MemoryError,
+            OverflowError,
+            ValueError,
+            struct.error,
+        ) as error:
             raise TargetError(f"{path}: not a kernel module: {error or 'damaged ELF'}") from error
 
     # --- what it is called --------------------------------------------------------------------
@@ -111,12 +127,12 @@ class ModuleImage:
     def information(self) -> dict[str, tuple[str, ...]]:
         """The tags of .modinfo, as modinfo(8) lists them, with all values of each."""
         section = self._section(".modinfo")
-        tags: dict[str, tuple[str, ...]] = {}
-        for entry in (section.data() if section is not None else b"").split(b"\0"):
+        tags: defaultdict[str, list[str]] = defaultdict(list)
+        for entry in (_data(section) if section is not None else b"").split(b"\0"):
             tag, found, value = entry.decode(errors="replace").partition("=")
             if found:
-                tags[tag] = (*tags.get(tag, ()), value)
-        return tags
+                tags[tag].append(value)
+        return {tag: tuple(values) for tag, values in tags.items()}
 
     @property
     def name(self) -> str:
@@ -126,7 +142,7 @@ class ModuleImage:
         if named is not None:
             return named
         section = self._section(".gnu.linkonce.this_module")
-        raw = section.data()[_THIS_MODULE_NAME : _THIS_MODULE_NAME + _MODULE_NAME_LENGTH]
+        raw = _data(section)[_THIS_MODULE_NAME : _THIS_MODULE_NAME + _MODULE_NAME_LENGTH]
         name: str = raw.split(b"\0")[0].decode(errors="replace")
         return name
 
@@ -153,7 +169,7 @@ class ModuleImage:
         section = self._section(".note.gnu.build-id")
         if section is None:
             return None
-        data = section.data()
+        data = _data(section)
         name_size, size, kind = struct.unpack_from(self._order + "III", data)
         start = 12 + (name_size + 3 & ~3)
         return data[start : start + size].hex() if kind == _NT_GNU_BUILD_ID else None
@@ -276,12 +292,12 @@ class ModuleImage:
         table = self._section(".symtab")
         if table is None:
             return ()
-        names: bytes = self._sections[table["sh_link"]].data()
+        names = _data(self._sections[table["sh_link"]])
         # Not by pyelftools' iterator: it takes twenty times as long.
         return tuple(
-            ElfSymbol(names[at : names.index(0, at)].decode(), info & 0xF, section, value, size)
+            ElfSymbol(_name(names, at), info & 0xF, section, value, size)
             for at, info, _, section, value, size in struct.iter_unpack(
-                self._order + "IBBHQQ", table.data()
+                self._order + "IBBHQQ", _data(table)
             )
         )
 
@@ -301,25 +317,57 @@ def _split_tag(value: str) -> tuple[str, str]:
     return name, rest
 
 
+def _name(names: bytes, at: int) -> str:
+    """The name at an offset. Many may share one that is very long: it is refused."""
+    return names[at : names.index(0, at, at + _MOST_NAME_BYTES)].decode()
+
+
+def _data(section: Any) -> bytes:
+    """The bytes of a section. Raises ValueError for one without: pyelftools would make them."""
+    if section["sh_type"] == "SHT_NOBITS":
+        raise ValueError(f"section {section.name} is empty")
+    data: bytes = section.data()
+    return data
+
+
 def _read(path: Path) -> bytes:
     """The bytes of the ELF file, unpacked if its name says that it is compressed."""
     try:
-        raw = path.read_bytes()
+        raw = read_input(path, _MOST_BYTES)
+        most = most_unpacked(len(raw))
         if path.suffix == ".xz":
-            return lzma.decompress(raw)
+            return unpack(lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES), raw, most)
         if path.suffix == ".gz":
-            return gzip.decompress(raw)
+            return unpack(zlib.decompressobj(wbits=31), raw, most)
+        if path.suffix == ".zst":
+            return _unpack_zst(path, raw, most)
     except OSError as error:
         raise TargetError(f"{path}: {error.strerror or error}") from error
-    except (lzma.LZMAError, EOFError, zlib.error) as error:
+    except (lzma.LZMAError, zlib.error, ValueError) as error:
         raise TargetError(f"{path}: damaged: {error}") from error
-    if path.suffix != ".zst":
-        return raw
+    return raw
+
+
+def _unpack_zst(path: Path, raw: bytes, most_bytes: int) -> bytes:
     program = shutil.which("zstd")
     if program is None:
         raise UnsupportedError(f"{path}: needs the zstd command: apt install zstd")
-    unpacked = subprocess.run([program, "-dcq"], input=raw, capture_output=True, check=False)
-    if unpacked.returncode != 0:
-        message = unpacked.stderr.decode(errors="replace").strip()
-        raise TargetError(f"{path}: damaged: {message}")
-    return unpacked.stdout
+    with TemporaryFile(dir=private_place()) as packed:
+        packed.write(raw)
+        packed.seek(0)
+        with subprocess.Popen(
+            [program, "-dcq", "-M128MB"],
+            stdin=packed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            content = read_at_most(process.stdout, most_bytes)
+            if content is None:
+                process.kill()
+                raise ValueError(f"it unpacks to more than {most_bytes >> 20} MiB")
+            said = process.stderr.read(4096).decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise ValueError(said)
+    return content

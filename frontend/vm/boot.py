@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -328,24 +329,31 @@ def _watch(
             return None
         if cancelled is not None and cancelled.is_set():
             return "cancelled"
-        if ended_at is None and (shared / "status").exists():
+        if ended_at is None and os.path.lexists(shared / "status"):
             ended_at = now
         if ended_at is not None:
             if now - ended_at > POWER_OFF_LIMIT_S:
                 return "the virtual machine did not power off"
         elif now - start > timeout_s:
             return f"the virtual machine was killed at the time limit of {timeout_s:g} s"
-        elif now - start > BOOT_LIMIT_S and not (shared / "started").exists():
+        elif now - start > BOOT_LIMIT_S and not os.path.lexists(shared / "started"):
             return f"the virtual machine did not boot within {BOOT_LIMIT_S:g} s"
         time.sleep(0.1)
     return None
 
 
 def _read_status(shared: Path) -> int | None:
+    """Return the exit status that the guest left, None where it left none.
+
+    Its root may leave anything: a link to a file of this machine, a FIFO, a number without end.
+    """
     try:
-        return int((shared / "status").read_text(encoding="ascii"))
-    except FileNotFoundError:
+        fd = os.open(shared / "status", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return None
+    with open(fd, "rb") as file:
+        text = file.read(8) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    return int(text) if re.fullmatch(rb"\d{1,3}\n?", text) and int(text) < 256 else None
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -47,6 +47,7 @@ def test_files_are_written_though_nobody_reads_the_report(tmp_path: Path) -> Non
         (["--scope", "no_such_function_*", "--", "true"], 2),
         (["--json", "s.kleak", "--", "touch", "began"], 2),
         (["--json", "x", "--ktap", "x", "--", "touch", "began"], 2),
+        (["--", "touch", "began"], 2),
     ],
 )
 def test_a_run_that_comes_to_nothing_leaves_the_older_session(
@@ -54,33 +55,31 @@ def test_a_run_that_comes_to_nothing_leaves_the_older_session(
 ) -> None:
     (tmp_path / "s.kleak").write_bytes(OLDER)
     words = RUN if "--scope" not in arguments else RUN[:4]
-    done = run("-o", "s.kleak", *arguments, cwd=tmp_path, words=words)
+    force = [] if arguments[:2] == ["--", "touch"] else ["--force"]
+    done = run("-o", "s.kleak", *force, *arguments, cwd=tmp_path, words=words)
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "s.kleak").read_bytes() == OLDER
     assert [path.name for path in tmp_path.iterdir()] == ["s.kleak"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_ended_as_it_starts_leaves_the_older_session(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_run_that_is_killed_in_its_first_cycle_leaves_the_older_session(tmp_path: Path) -> None:
     (tmp_path / "s.kleak").write_bytes(OLDER)
-    unfinished = tmp_path / ".s.kleak.new"
     process = subprocess.Popen(
-        [*RUN, "-o", "s.kleak", "--", "sleep", "60"], cwd=tmp_path, stderr=subprocess.DEVNULL
+        [*RUN, "-o", "s.kleak", "--force", "--", "sh", "-c", "touch began; sleep 9"],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 60
-    while not unfinished.exists():
+    while not (tmp_path / "began").exists():
         assert time.monotonic() < until
         time.sleep(0.001)
-    process.send_signal(number)
+    process.send_signal(signal.SIGKILL)
     process.wait(60)
     assert (tmp_path / "s.kleak").read_bytes() == OLDER
-    assert unfinished.exists() == (number == signal.SIGKILL)
-    run("-o", "s.kleak", "--", "true", cwd=tmp_path)
+    run("-o", "s.kleak", "--force", "--", "true", cwd=tmp_path)
     assert len(read_session(tmp_path / "s.kleak").cycles) == 1
-    assert not unfinished.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["began", "s.kleak"]
 
 
 def test_several_at_once(tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_several_at_once(tmp_path: Path) -> None:
     for process in processes:
         process.communicate(timeout=60)
     assert (refused.returncode, refused.stderr) == (
-        2, "kleak: s.kleak is in use by another kleak: -o names another place\n",
+        2, "kleak: s.kleak exists: --force replaces it, -o names another file\n",
     )  # fmt: skip
     sessions = list(tmp_path.glob("*.kleak"))
     assert len(sessions) == 3
@@ -131,7 +130,7 @@ def test_a_full_disk_in_mid_capture(small: Path) -> None:
     lines = done.stderr.splitlines()
     assert "session: small/s.kleak, up to cycle 2 (kleak report shows it again)" in lines
     assert lines[-1] == (
-        "kleak: small/s.kleak: cannot save the session: database or disk is full (it ends with "
+        "kleak: small/s.kleak: cannot save the session: No space left on device (it ends with "
         "cycle 2)"
     )
     assert "trust: INCOMPLETE; lost: 2 cycles cut off" in done.stderr

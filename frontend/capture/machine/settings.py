@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kleak.errors import UnsupportedError
+from kleak.files.guard import held_text
 from kleak.model.session import Setting
 
 KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")
@@ -27,25 +27,16 @@ def require_root() -> None:
 def held_setting(path: Path, during: str, after: str) -> Iterator[None]:
     """Write ``during`` to a file within the context, and ``after`` at its end.
 
-    A process of its own waits for the end of this one and puts the file back, however that end
-    came. Raises OSError if the file refuses.
+    So it is put back on every way out. Raises OSError if the file refuses.
     """
-    guard = subprocess.Popen(
-        ["/bin/sh", "-c", 'trap "" HUP INT TERM; read -r _; echo "$1" >"$0"', str(path), after],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    guard = None
     try:
-        path.write_text(during)
-        _changes[str(path)] = Setting(str(path), after, during, restored=False)
-        yield
+        with held_text(path, during, after) as guard:
+            _changes[str(path)] = Setting(str(path), after, during, restored=False)
+            yield
     finally:
-        guard.communicate()  # ends its input, and waits
-        if str(path) in _changes:
-            restored = guard.returncode == 0
-            _changes[str(path)] = Setting(str(path), after, during, restored)
+        if guard is not None:
+            _changes[str(path)] = Setting(str(path), after, during, guard.put_back)
 
 
 def setting_changes() -> tuple[Setting, ...]:

@@ -25,10 +25,10 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kleak.errors import UsageError
+from kleak.files.input_files import read_input
 from kleak.files.names import readable
 
 if sys.version_info >= (3, 11):
@@ -40,6 +40,7 @@ DEFAULT_NAME = "kleak0"
 MAX_REPEAT = 10_000
 
 _NAME_BYTES = 15  # IFNAMSIZ - 1
+_MOST_BYTES = 1 << 20
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _KEYS = frozenset({"needs", "repeat", "timeout", "steps"})
@@ -158,7 +159,7 @@ def read_plan(spec: str) -> NetPlan:
     if not spec.endswith(".toml"):
         return parse_steps(spec)
     try:
-        text = Path(spec).read_text(encoding="utf-8")
+        text = read_input(spec, _MOST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{spec}: {getattr(error, 'strerror', None) or 'no text'}") from error
     return parse_plan(text, readable(spec))

@@ -13,8 +13,11 @@ from kleak.analysis.suppressions import Suppression
 from kleak.commands.options.option_group import option_group
 from kleak.commands.report_file import read_report
 from kleak.errors import UsageError
+from kleak.files.input_files import read_input
 from kleak.files.names import readable
 from kleak.model.report import Report
+
+_MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class ExcuseOptions:
         rules: list[Suppression] = []
         for name in self.suppressions:
             try:
-                text = Path(name).read_text(encoding="utf-8")
+                text = read_input(name, _MOST_BYTES).decode()
             except OSError as error:
                 raise UsageError(f"{name}: {error.strerror}") from error
             except UnicodeDecodeError as error:

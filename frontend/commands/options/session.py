@@ -15,29 +15,35 @@ from kleak.capture.read_session import KEPT_OF_A_SITE
 from kleak.capture.sites import SITES_KEPT_WHOLE
 from kleak.commands.options.option_group import Command, option_group
 from kleak.errors import KleakError
-from kleak.store.writer import SessionWriter
+from kleak.store.writer import SessionExistsError, SessionWriter, check_session_place
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """``path`` of the file, if one was given. ``keep`` outstanding allocations of a site are
-    saved.
+    """``path`` of the file, if one was given; ``force``: an older session may go. ``keep``
+    outstanding allocations of a site are saved.
     """
 
     path: str | None
+    force: bool
     keep: int
+
+    def check(self) -> None:
+        """Raise the KleakError that open() would, before the work begins."""
+        if self.path is not None:
+            check_session_place(Path(self.path), replace=self.force)
 
     def open(self, target: str) -> SessionWriter:
         """Return the writer of the file of -o, or of a new one that is named after ``target`` and
         the time. Raises KleakError where it cannot be made.
         """
-        return open_session(self.path, target)
+        return open_session(self.path, target, replace=self.force)
 
     @contextmanager
     def saved(self, target: str) -> Iterator[SessionWriter]:
         """Make the session file, as open().
 
-        Says on standard error where it is, however the capture ends; a capture without a cycle
+        Says on standard error where it is, however the capture ends. A capture without a cycle
         leaves none, and an older one as it was. Raises KleakError where it cannot be made.
         """
         with self.open(target) as writer:
@@ -55,20 +61,20 @@ class SessionOptions:
                         )
 
 
-def open_session(path: str | None, target: str) -> SessionWriter:
+def open_session(path: str | None, target: str, *, replace: bool = False) -> SessionWriter:
     """Return the writer of the session file ``path``, or of a new one in the current directory
     that is named after ``target`` and the time. Raises KleakError where it cannot be made.
     """
     if path is not None:
-        return SessionWriter(Path(path))
+        return SessionWriter(Path(path), replace=replace)
     # A glob is no good in a file name, and a module's name is limited to 55 characters.
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", target).strip("-")[:55] or "kernel"
     begin = f"kleak-{name}-{time.strftime('%Y%m%dT%H%M%S')}"
     chosen, number = Path(f"{begin}.kleak"), 1
     while True:
         try:
-            return SessionWriter(chosen, new=True)
-        except FileExistsError:  # another one began in the same second
+            return SessionWriter(chosen)
+        except SessionExistsError:  # another one began in the same second
             number += 1
             chosen = Path(f"{begin}-{number}.kleak")
         except KleakError as error:
@@ -94,6 +100,9 @@ def session_options(
             metavar="N",
             help="Outstanding allocations of a site to save, with address, age and process; in "
             f"all at most {SITES_KEPT_WHOLE} times as many.",
+        ),
+        click.option(
+            "-f", "--force", is_flag=True, help="Let -o replace a session that lies there."
         ),
         click.option("-o", "--output", "path", metavar="FILE", type=click.Path(), help=says),
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kleak.analysis.judge import judge
 from kleak.analysis.suppressions import apply, parse
@@ -94,3 +98,26 @@ def test_what_an_excused_site_points_to_goes_with_it(by, goes_along):
     marked = apply(replace(report, sites=(first, second)), parse("leak:leak_it", "a"))
     assert marked.sites[0].excuse == Excuse("suppression", "suppressed by a:1: leak:leak_it")
     assert (marked.sites[1].excuse is not None) is goes_along
+
+
+@pytest.mark.parametrize("tied", ["", "^", "$", "^$"])
+def test_many_stars_take_no_time(tied):
+    """As a regular expression 18 of them did not end within a minute."""
+    pattern = "^" * ("^" in tied) + "*a" * 40 + "*b" + "$" * ("$" in tied)
+    (rule,) = parse(f"leak:{pattern}", "f")
+    began = time.process_time()
+    assert not rule.matches("a" * 5000)
+    assert rule.matches("a" * 5000 + "b")
+    assert time.process_time() - began < 1
+
+
+@given(
+    st.text("ab", max_size=9),
+    st.text("ab*", min_size=1, max_size=6).filter(lambda text: text.strip("*")),
+    st.booleans(),
+    st.booleans(),
+)
+def test_stars_match_as_an_expression_does(text, inner, start, end):
+    (rule,) = parse(f"leak:{'^' * start}{inner}{'$' * end}", "f")
+    expression = ("^" if start else "") + inner.replace("*", ".*") + (r"\Z" if end else "")
+    assert rule.matches(text) == bool(re.search(expression, text))

@@ -113,10 +113,10 @@ def test_a_failure_leaves_the_older_file(tmp_path, monkeypatch):
     path = tmp_path / "report"
     path.write_bytes(b"older")
 
-    def refused(self, target):
+    def refused(*names, **directories):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", refused)
+    monkeypatch.setattr(os, "rename", refused)
     with pytest.raises(UnsupportedError, match=r"/report: No space left on device$"):
         write_file(str(path), b"newer")
     assert path.read_bytes() == b"older"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kleak.files.ownership import give_directory_to_caller, make_directory
+from kleak.files.lookup import opened_directory
 from tests.support.paths import TOP
 
 pytestmark = pytest.mark.host  # root, to give files away
@@ -21,6 +21,11 @@ SAMPLE = TOP / "tests/data/sessions/v1/6.12--leaky.kleak"
 def under_sudo(monkeypatch):
     monkeypatch.setenv("SUDO_UID", str(CALLER[0]))
     monkeypatch.setenv("SUDO_GID", str(CALLER[1]))
+
+
+def make_directory(path):
+    with opened_directory(str(path), make=True):
+        pass
 
 
 def owner(path):
@@ -74,32 +79,3 @@ def test_what_was_there_before_is_not_given_away(under_sudo, tmp_path):
     make_directory(tmp_path / "roots/new")
     assert owner(tmp_path / "roots/new") == CALLER
     assert owner(tmp_path / "roots") == (0, 0)
-
-
-def test_links_in_a_directory_are_not_followed(under_sudo, tmp_path):
-    """Neither kind of link makes another file of root's the caller's."""
-    secret, other = tmp_path / "secret", tmp_path / "other"
-    secret.write_text("root's")
-    other.write_text("root's")
-    directory = tmp_path / "snapshot"
-    directory.mkdir(mode=0o700)
-    (directory / "hard").hardlink_to(secret)
-    (directory / "report").write_text("ours")
-    give_directory_to_caller(directory)
-    assert owner(secret) == (0, 0)
-    assert owner(directory / "report") == CALLER
-    (tmp_path / "linked").mkdir(mode=0o700)
-    (tmp_path / "linked/soft").symlink_to(other)
-    give_directory_to_caller(tmp_path / "linked")
-    assert owner(other) == (0, 0)
-    assert owner(tmp_path / "linked") == CALLER
-
-
-def test_a_directory_that_somebody_else_put_there_is_left_alone(under_sudo, tmp_path):
-    directory = tmp_path / "snapshot"
-    directory.mkdir(mode=0o700)
-    (directory / "file").write_text("root's")
-    os.chown(directory, 1259, 1259)
-    give_directory_to_caller(directory)
-    assert owner(directory / "file") == (0, 0)
-    assert owner(directory) == (1259, 1259)
