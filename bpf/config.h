@@ -53,7 +53,11 @@
 #endif
 /* Loads of modules that are remembered. */
 #define MAX_LOADS 4096
+/* Loads of other modules that are remembered. */
+#define MAX_VISITS 1024
 #define MODULE_NAME_BYTES 64
+/* Callers that took, or gave back, references to modules. */
+#define MAX_REFERENCES 1024
 /* Ranges of code whose pages are not counted, and innermost frames that are held against them. */
 #define MAX_PAGE_OWNERS 24
 #define PAGE_OWNER_DEPTH 12

@@ -8,7 +8,9 @@ import os
 import shutil
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import Protocol
 
 
@@ -71,3 +73,24 @@ def make_progress() -> Progress:
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         return TerminalLine()
     return Lines()
+
+
+@contextmanager
+def keep_saying(progress: Progress, text: str) -> Iterator[None]:
+    """Show ``text`` within the context, and for how long: for what takes minutes on a slow machine
+    and says nothing meanwhile.
+    """
+    began, over = time.monotonic(), Event()
+
+    def say() -> None:
+        while not over.wait(1.0):
+            progress.say(f"{text} ({time.monotonic() - began:.0f} s)")
+
+    progress.say(text)
+    teller = Thread(target=say, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()

@@ -91,8 +91,13 @@ def _loads(session: Session) -> dict[str, list[int]]:
 
 
 def _finished(cycles: Sequence[Cycle]) -> Sequence[Cycle]:
-    """``cycles`` without the last, if that is not over and there are others."""
-    return cycles[:-1] if len(cycles) > 1 and cycles[-1].unloaded_at_ns is None else cycles
+    """``cycles`` without the last, if that is not over and there are others.
+
+    Several that are not are those of a module that could not be unloaded: they were gone through.
+    """
+    open_ended = sum(cycle.unloaded_at_ns is None for cycle in cycles)
+    one_goes_on = open_ended == 1 and cycles[-1].unloaded_at_ns is None
+    return cycles[:-1] if len(cycles) > 1 and one_goes_on else cycles
 
 
 def _add(one: CycleTally, other: CycleTally) -> CycleTally:

@@ -21,7 +21,7 @@ from kleak.capture.machine.kernel_state import loaded_modules
 from kleak.capture.module_loads import ModuleLoads
 from kleak.capture.target.module_news import ModuleNews
 from kleak.capture.target.modules import ModuleTarget
-from kleak.capture.tracers import tracer_of_modules
+from kleak.capture.tracers import attached, tracer_of_modules
 from kleak.capture.witnesses.observer import Recorder, read_build_id
 from kleak.errors import KleakError, TargetError, UnsupportedError
 from kleak.progress import Progress
@@ -50,7 +50,7 @@ def follow_module(
     UnsupportedError where this machine cannot trace at all.
     """
     names = [target.name for target in run.targets]
-    with tracer_of_modules(names, run.tracing, progress) as tracer:
+    with attached(tracer_of_modules(names, run.tracing, progress), progress) as tracer:
         driver = FollowedCycles(run, tracer, on_ready)
         return capture(driver, tracer, progress, recorder, run.tracing)
 

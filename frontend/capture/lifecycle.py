@@ -17,6 +17,8 @@ from kleak.capture.machine.kernel_state import read_kernel
 from kleak.capture.machine.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
 from kleak.capture.read_session import KEPT_OF_A_SITE, End, Observed, cut_off, read_session
 from kleak.capture.site_index import Names
+from kleak.capture.target.references import PinnedError
+from kleak.capture.target.visitors import Visitors
 from kleak.capture.witnesses.kmemleak import Kmemleak
 from kleak.capture.witnesses.observer import Observer, Recorder
 from kleak.errors import (
@@ -55,10 +57,11 @@ class Outcome:
 class Driver(ABC):
     """What one kind of capture does in its cycles."""
 
-    def __init__(self, target: Target, observer: Observer) -> None:
-        """``target`` is what is observed; ``observer`` has not been entered yet."""
+    def __init__(self, target: Target, observer: Observer, visitors: Visitors) -> None:
+        """``target`` is what is observed; the others have not been entered yet."""
         self.target = target
         self.observer = observer
+        self.visitors = visitors
 
     @abstractmethod
     def run_cycles(self, capture: Capture) -> None:
@@ -73,7 +76,7 @@ class Driver(ABC):
 
     @abstractmethod
     def names(self) -> Names:
-        """What addresses of these cycles are called."""
+        """What addresses of these cycles are called; those of ``visitors`` among them."""
 
     @abstractmethod
     def place(self) -> str:
@@ -84,7 +87,7 @@ class Driver(ABC):
         """How many planned cycles did not come to their end; asked when there will be no more."""
 
     def notes(self) -> list[str]:
-        """Sentences for the reader of the report."""
+        """Sentences for the reader of the report; asked after names()."""
         return []
 
     def has_late_frees(self) -> bool:
@@ -128,7 +131,7 @@ class Capture:
 
     def live(self) -> Outcome:
         """Go through it from beginning to end."""
-        with self._driver.observer:
+        with self._driver.observer, self._driver.visitors:
             with self._kmemleak:
                 failure = self._run_cycles()
             self.progress.say("reading the result")
@@ -186,13 +189,14 @@ class Capture:
         )
 
     def _read(self, failure: KleakError | None, end: End | None) -> Session:
+        names = self._driver.names()
         notes = self._driver.notes()
-        if failure is not None:
+        if failure is not None and not isinstance(failure, PinnedError):  # the driver said it
             notes.append(f"ended in {self._driver.place()}: {failure}")
         observed = Observed(
             self._driver.target,
             self._driver.cycles(),
-            self._driver.names(),
+            names,
             self._driver.observer,
             self._keep,
             tuple(notes),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from kleak.capture.engine.records import LoadRecord
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.lifecycle import Driver
-from kleak.capture.machine.kernel_state import loaded_modules, read_kernel_table
+from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.target.modules import ModuleTarget
+from kleak.capture.target.visitors import Visitors
 from kleak.capture.witnesses.observer import Observer
 from kleak.files.names import readable
 from kleak.model.session import Cycle, Target
@@ -24,15 +25,18 @@ class ModuleLoads(Driver):
     ) -> None:
         """``planned_cycles``: of all modules together."""
         build_ids = {target.name: target.image.build_id for target in targets}
-        super().__init__(_describe(targets), Observer(build_ids, planned_cycles, build_ids))
+        super().__init__(
+            _describe(targets),
+            Observer(build_ids, planned_cycles, build_ids),
+            Visitors(tracer, list(build_ids)),
+        )
         self._tracer = tracer
         self._targets = {target.name: target for target in targets}
         self._table: KernelTable | None = None
-        self._others: frozenset[tuple[str, int]] = frozenset()
         self._failures: dict[int, str] = {}
         self._strangers: set[int] = set()
+        self._repeats: list[Cycle] = []
         self._symboliser: Symboliser | None = None
-        self._symboliser_table: KernelTable | None = None
         self._placed = 0
         self._misfits: list[str] = []
 
@@ -45,55 +49,53 @@ class ModuleLoads(Driver):
         """Note that the load which is ``cycle`` failed."""
         self._failures[cycle] = reason
 
+    def note_repeat(self, cycle: Cycle) -> None:
+        """Note a cycle that began with no load: what was there went on."""
+        self._repeats.append(cycle)
+
     def note_stranger(self, cycle: int) -> None:
         """Note that the load which is ``cycle`` was of another build than the target's file."""
         self._strangers.add(cycle)
 
     def notice_modules(self) -> None:
-        """Take a snapshot of the kernel's symbols when other modules came or went."""
-        others = frozenset(
-            (name, module.address)
-            for name, module in loaded_modules().items()
-            if name not in self._targets
-        )
-        if self._table is None or others != self._others:
+        """See what there is to be named; what goes before this is called has no names."""
+        if self._table is None:
             self._table = read_kernel_table()
-            self._others = others
+        self.visitors.look()
 
     def cycles(self) -> list[Cycle]:
-        """See Driver: each load is one."""
-        return [self._cycle(record) for record in self._tracer.loads()]
+        """See Driver: each load is one, and what was repeated without any."""
+        return [*(self._cycle(record) for record in self._tracer.loads()), *self._repeats]
 
     def notes(self) -> list[str]:
         """See Driver: loads that have no names."""
-        self.names()
         return list(self._misfits)
 
     def names(self) -> Symboliser:
-        """See Driver. What is known from earlier cycles is kept.
-
-        Not with several modules: one that stays is there in the cycles of the others too.
+        """See Driver. What is known from earlier cycles is kept, as long as one module alone comes
+        and goes: one that stays is there in the cycles of the others too.
         """
         if self._table is None:
             self._table = read_kernel_table()
-        table, loads = self._table, self._tracer.loads()
-        if (
-            self._symboliser is None
-            or self._symboliser_table is not table
-            or (len(self._targets) > 1 and len(loads) > self._placed)
-        ):
-            self._symboliser, self._symboliser_table = Symboliser(table), table
-            self._placed, self._misfits = 0, []
+        loads, cycles = self._tracer.loads(), self.cycles()
+        found = self.visitors.loads([cycle.loaded_at_ns for cycle in cycles])
+        if self._symboliser is None or found or self._repeats or len(self._targets) > 1:
+            self._symboliser, self._placed, self._misfits = Symboliser(self._table), 0, []
         for record in loads[self._placed :]:
             target = self._targets[record.name]
-            load = _module_load(record, target, last_epoch(record, loads))
+            last = last_epoch(record, loads)
+            if record.unloaded_at_ns is None:
+                last = max(last, len(cycles))
+            load = _module_load(record, target, last)
             if load.fits and record.cycle not in self._strangers:
-                self._symboliser.add(load)
+                found.append((record.loaded_at_ns, load))
             else:
                 self._misfits.append(
                     f"the module {target.name} loaded in cycle {record.cycle} is not the one in "
-                    f"{load.image.path}: its functions have no names"
+                    f"{target.image.path}: its functions have no names"
                 )
+        for _, load in sorted(found, key=lambda one: one[0]):
+            self._symboliser.add(load)
         self._placed = len(loads)
         return self._symboliser
 

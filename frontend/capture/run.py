@@ -10,11 +10,13 @@ from kleak.capture.engine.tracer import Tracer
 from kleak.capture.lifecycle import Capture, Driver, Outcome, Tracing, capture
 from kleak.capture.scope import NamedScope
 from kleak.capture.target.processes import CommandFailedError, ProcessTree
-from kleak.capture.tracers import tracer_of_scope
+from kleak.capture.target.visitors import Visitors
+from kleak.capture.tracers import attached, tracer_of_scope
 from kleak.capture.witnesses.observer import Observer, Recorder
 from kleak.errors import KleakError
 from kleak.model.session import Cycle
 from kleak.progress import Progress
+from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.symboliser import Symboliser
 
 
@@ -45,10 +47,9 @@ def trace_command(run: CommandRun, progress: Progress, recorder: Recorder) -> Ou
         run.scope, run.tracing, progress, processes=True, by_process=run.by_process
     )
     observer = Observer(run.scope.names, run.repeat)
-    tracer.compile()
-    observer.begin()  # not earlier: compiling fills the caches again
-    with tracer:
-        driver = CommandCycles(run, tracer, Symboliser(table), observer)
+    # Not earlier than compiled: that fills the caches again.
+    with attached(tracer, progress, observer.begin):
+        driver = CommandCycles(run, tracer, table, observer)
         return capture(driver, tracer, progress, recorder, run.tracing)
 
 
@@ -56,13 +57,14 @@ class CommandCycles(Driver):
     """Runs the command."""
 
     def __init__(
-        self, run: CommandRun, tracer: Tracer, names: Symboliser, observer: Observer
+        self, run: CommandRun, tracer: Tracer, table: KernelTable, observer: Observer
     ) -> None:
         """``tracer`` is attached."""
-        super().__init__(run.scope.target, observer)
+        super().__init__(run.scope.target, observer, Visitors(tracer, ()))
         self._run = run
         self._tree = ProcessTree(tracer)
-        self._names = names
+        self._table = table
+        self._names = Symboliser(table)
         self._growth = Growth(tracer)
         self._cycles: list[Cycle] = []
         self._ended = 0
@@ -79,6 +81,9 @@ class CommandCycles(Driver):
 
     def names(self) -> Symboliser:
         """See Driver."""
+        visits = self.visitors.loads([cycle.loaded_at_ns for cycle in self._cycles])
+        if visits:
+            self._names = Symboliser(self._table, [load for _, load in visits])
         return self._names
 
     def place(self) -> str:
@@ -111,6 +116,7 @@ class CommandCycles(Driver):
             raise
         finally:
             capture.tracer.count_allocations(False)
+            self.visitors.look()
             self._cycles.append(Cycle(index, started, time.monotonic_ns(), failure))
         capture.sample("unloaded", index)
         capture.settle(doing)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from kleak.capture.engine.events import plan_here
 from kleak.capture.engine.headers import find_headers
@@ -11,8 +12,27 @@ from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
 from kleak.capture.selftest.measure import SelfTest
-from kleak.progress import Progress
+from kleak.progress import Progress, keep_saying
 from kleak.symbols.kernel_table import KernelTable
+
+_READING = "reading the kernel's types and symbols"
+
+
+@contextmanager
+def attached(
+    tracer: Tracer, progress: Progress, compiled: Callable[[], None] = lambda: None
+) -> Iterator[Tracer]:
+    """Compile and attach, and detach at the end; ``compiled`` is called between the first two.
+
+    Either takes minutes where the machine is emulated.
+    """
+    with ExitStack() as stack:
+        with keep_saying(progress, "compiling the programs"):
+            tracer.compile()
+        compiled()
+        with keep_saying(progress, "attaching the programs"):
+            stack.enter_context(tracer)
+        yield tracer
 
 
 def tracer_of_modules(names: Sequence[str], tracing: Tracing, progress: Progress) -> Tracer:
@@ -20,10 +40,9 @@ def tracer_of_modules(names: Sequence[str], tracing: Tracing, progress: Progress
 
     Raises UnsupportedError where this machine cannot trace at all.
     """
-    progress.say("reading the kernel's types and symbols")
-    table = read_kernel_table()
-    plan = plan_here(table, modules=True)
-    progress.say("compiling and attaching")
+    with keep_saying(progress, _READING):
+        table = read_kernel_table()
+        plan = plan_here(table, modules=True)
     return Tracer(
         plan,
         find_headers(tracing.headers),
@@ -46,11 +65,10 @@ def tracer_of_scope(
     ``processes``: a process tree is followed; ``by_process``: only what that allocates. Raises as
     NamedScope.find(), and UnsupportedError where this machine cannot trace at all.
     """
-    progress.say("reading the kernel's types and symbols")
-    table = read_kernel_table()
-    found = scope.find(table)
-    plan = plan_here(table, modules=False, processes=processes)
-    progress.say("compiling and attaching")
+    with keep_saying(progress, _READING):
+        table = read_kernel_table()
+        found = scope.find(table)
+        plan = plan_here(table, modules=False, processes=processes)
     tracer = Tracer(
         plan,
         find_headers(tracing.headers),

@@ -364,3 +364,11 @@ class Session:
     trust: Trust
     vmalloc_regions: tuple[VmallocRegion, ...] | None = None
     circumstances: Circumstances = field(default_factory=Circumstances)
+
+    @property
+    def stayed_loaded(self) -> bool:
+        """Whether cycles went on with a module that could not be unloaded: several have no end in
+        an unload, and no module is loaded twice at a time.
+        """
+        loaded = [cycle.module for cycle in self.cycles if cycle.unloaded_at_ns is None]
+        return len(loaded) > len(set(loaded))

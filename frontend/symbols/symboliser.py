@@ -6,13 +6,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kleak.model.session import Frame
 from kleak.symbols.kernel_table import KernelTable
 
 if TYPE_CHECKING:  # its parser of ELF takes a while to import, and many sessions have no module
-    from kleak.symbols.module_image import ModuleImage, Region
+    from kleak.symbols.module_image import Location, Region
+
+
+class Code(Protocol):
+    """What is known of a module's code; :class:`kleak.symbols.module_image.ModuleImage` is one."""
+
+    @property
+    def name(self) -> str:
+        """The module's name."""
+
+    def text_size(self, region: Region) -> int:
+        """Return how much of a region is known to be code, in bytes."""
+
+    def resolve(self, region: Region, offset: int) -> Location:
+        """Return what a return address is, by its offset from the region's base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +37,7 @@ class ModuleLoad:
     ``last_epoch`` is the one in which it went, if that is a later one.
     """
 
-    image: ModuleImage
+    image: Code
     text_base: int
     text_size: int
     init_base: int

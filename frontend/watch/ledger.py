@@ -20,7 +20,7 @@ from kleak.capture.scope import NamedScope
 from kleak.capture.site_index import Row, SiteIndex
 from kleak.capture.sites import guard_bytes_of
 from kleak.capture.target.processes import follow_running, processes_refused
-from kleak.capture.tracers import tracer_of_scope
+from kleak.capture.tracers import attached, tracer_of_scope
 from kleak.capture.witnesses.observer import Observer
 from kleak.errors import UsageError
 from kleak.frames.stacks import Frames
@@ -62,7 +62,7 @@ def open_ledger(watch: Watch, progress: Progress) -> Iterator[LiveLedger]:
     tracer, table = tracer_of_scope(
         watch.scope, watch.tracing, progress, processes=follows, by_process=follows
     )
-    with tracer:
+    with attached(tracer, progress):
         release_compiler()
         if watch.pid is not None:
             follow_running(tracer, watch.pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 from kleak import progress
@@ -36,3 +37,23 @@ def test_a_short_run_prints_none_and_a_closed_pipe_ends_nothing(monkeypatch, cap
     monkeypatch.setattr(progress.time, "monotonic", lambda: 1e9)
     monkeypatch.setattr(progress.sys, "stderr", Closed())
     shown.say("run 2 of 3")
+
+
+def test_what_says_nothing_itself_is_kept_alive() -> None:
+    said: list[str] = []
+
+    class Told:
+        def say(self, text: str) -> None:
+            said.append(text)
+
+        def done(self) -> None:
+            pass
+
+    with progress.keep_saying(Told(), "compiling"):
+        until = time.monotonic() + 20
+        while len(said) < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+    assert said[:3] == ["compiling", "compiling (1 s)", "compiling (2 s)"]
+    told = len(said)
+    time.sleep(1.2)
+    assert len(said) == told

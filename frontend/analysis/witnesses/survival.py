@@ -21,6 +21,9 @@ def judge(site: TracedSite, session: Session) -> Finding:
         if cycle.unloaded_at_ns is None
     )
     if loaded == site.outstanding.count:
+        if session.stayed_loaded:
+            says = "still allocated at the end; the module cannot be unloaded (see the notes)"
+            return Finding(NAME, Fact.STILL_ALLOCATED, says)
         return Finding(
             NAME, Fact.STILL_LOADED, "the module was not unloaded, it may still hold them"
         )

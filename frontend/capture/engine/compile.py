@@ -43,8 +43,7 @@ class Choices:
         constants["FILTER_SLOTS"] = self.limits.filter_slots
         constants["MAX_STACKS"] = self.limits.stacks
         constants["MAX_TOTALS"] = self.limits.totals
-        follows_loads = "OFF_MODULE_NAME" in constants
-        constants["MAX_MODULES"] = max(self.module_slots, int(follows_loads))
+        constants["MAX_MODULES"] = self.module_slots
         constants["STACK_DEPTH"] = stack_depth()
         if self.own_calls:
             constants["OWN_CALLS"] = 1

@@ -24,7 +24,7 @@ def enumerators(source: str, enum: str) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for entry in filter(None, map(str.strip, found[1].split(","))):
         name, _, number = map(str.strip, entry.partition("="))
-        numbers[name] = int(number, 0) if number else max(numbers.values(), default=-1) + 1
+        numbers[name] = int(number, 0) if number else next(reversed(numbers.values()), -1) + 1
     return numbers
 
 

@@ -25,6 +25,7 @@ from kleak.symbols.kernel_table import KernelTable
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 
+_MODULE_EVENTS = ("module_load", "module_free")
 _PROCESS_EVENTS = {"sched_process_fork": ("child",), "sched_process_exit": ("p",)}
 _PROCESS_MEMBERS = (
     ("task_struct", "tgid"),
@@ -68,7 +69,7 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
     """Decide what to hook on the kernel that ``btf`` and ``table`` describe.
 
     ``modules``: the scope has modules, whose loads must be seen. ``processes``: the process tree
-    of a command is to be followed.
+    of a command is to be followed, which may load modules too.
 
     Raises UnsupportedError where the kernel lacks something without which nothing can be traced.
     """
@@ -80,11 +81,14 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
         add(btf, plan)
     add_pages(btf, table, plan)
     plan.constants.update(_results(btf, plan))
-    if modules:
-        for event in ("module_load", "module_free"):
-            plan.constants.update(arguments(btf, event, ("mod",)))
-            plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),)))
+    if modules or (processes and _can_load_modules(btf)):
+        without = None if modules else "modules that come and go meanwhile have no names here"
         plan.constants.update(_module_offsets(btf))
+        for event in _MODULE_EVENTS:
+            plan.constants.update(arguments(btf, event, ("mod",)))
+            plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),), without))
+    if modules:
+        _add_references(btf, plan)
     if processes:
         for event, wanted in _PROCESS_EVENTS.items():
             plan.constants.update(arguments(btf, event, wanted))
@@ -103,15 +107,30 @@ def _offsets(btf: Btf, members: Iterable[tuple[str, str]]) -> dict[str, int]:
     }
 
 
+def _add_references(btf: Btf, plan: Plan) -> None:
+    """Add the events of references to modules; the kernel has both or none (MODULE_UNLOAD)."""
+    for event in ("module_get", "module_put"):
+        found = arguments(btf, event, ("mod", "ip"))
+        if found:
+            plan.constants.update(found)
+            without = "who takes references to a module and gives them back is not seen here"
+            plan.events.append(Event(event, (tracepoint(event, f"on_{event}"),), without))
+
+
+def _can_load_modules(btf: Btf) -> bool:
+    return all(
+        btf.function_parameters(f"__traceiter_{event}") is not None for event in _MODULE_EVENTS
+    )
+
+
 def _module_offsets(btf: Btf) -> dict[str, int]:
     """Where struct module keeps its text and init text: base addresses and 32-bit sizes."""
     constants = {"OFF_MODULE_NAME": offset(btf, "module", "name")}
-    for event in ("module_load", "module_free"):
-        if btf.function_parameters(f"__traceiter_{event}") is None:
-            raise UnsupportedError(
-                "this kernel cannot load modules (CONFIG_MODULES); "
-                "kleak vm runs a command on another kernel"
-            )
+    if not _can_load_modules(btf):
+        raise UnsupportedError(
+            "this kernel cannot load modules (CONFIG_MODULES); "
+            "kleak vm runs a command on another kernel"
+        )
     # An array of regions since commit ac3b43283923 ("module: replace module_layout with
     # module_memory", v6.4); two layouts before.
     regions = btf.member("module", "mem")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from kleak.capture.engine.bpf_maps import Map
 from kleak.capture.engine.declared import FAMILIES, MAX_LOADS
 from kleak.capture.engine.eviction import Epochs
 from kleak.capture.engine.ledger import every_entry, oldest_entries
-from kleak.capture.engine.records import LedgerEntry, LoadRecord, StackTotal
+from kleak.capture.engine.records import LedgerEntry, LoadRecord, ReferenceCount, StackTotal
 from kleak.capture.engine.sampling import is_call_site
 from kleak.symbols.kernel_table import TextRange
 
@@ -46,6 +47,30 @@ class MapReader:
                 break
             found.append(_module_load(leaf))
         return tuple(found)
+
+    def visits(self) -> list[LoadRecord]:
+        """Return the loads of modules that are not in scope, first one first.
+
+        The cycle of one is that in which it came: 0 before the first.
+        """
+        if "visits" not in self._maps:
+            return []
+        records = [_module_load(leaf) for _, leaf in self._maps["visits"].rows()]
+        found = [replace(one, cycle=self._epochs.cycle_of(one.cycle)) for one in records]
+        return sorted(found, key=lambda record: record.loaded_at_ns)
+
+    def references(self) -> list[ReferenceCount]:
+        """Return by whom references to modules in scope were taken and given back."""
+        if "references" not in self._maps:
+            return []
+        names = {
+            number: key.name.decode(errors="replace")
+            for key, number in self._maps["module_targets"].rows()
+        }
+        return [
+            ReferenceCount(names.get(key.target, ""), key.caller, bool(key.given_back), number)
+            for key, number in self._maps["references"].rows()
+        ]
 
     def totals(self) -> list[StackTotal]:
         """Return the totals of every stack in every cycle; there may be several rows of one."""

@@ -66,6 +66,16 @@ class LoadRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceCount:
+    """How often code that returns to ``caller`` took a reference to a module, or gave one back."""
+
+    module: str
+    caller: int
+    given_back: bool
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class StackTotal:
     """What one stack of one family did in one cycle, by the cycle that allocated."""
 

@@ -16,6 +16,9 @@ _FORGOTTEN = (
     "stacks",
     "module_targets",
     "claimed_loads",
+    "visits",
+    "visiting",
+    "references",
     "reused_by_cache",
 )
 
@@ -73,7 +76,7 @@ def forget_all(maps: Mapping[str, Map], modules: int, filter_slots: int) -> None
     for number in range(modules):
         slots[ctypes.c_int(number)] = slots.Leaf()
         maps["load_of_slot"][ctypes.c_int(number)] = ctypes.c_uint32(0)
-    for name in _FORGOTTEN:
+    for name in filter(maps.__contains__, _FORGOTTEN):
         table = maps[name]
         for key in [key for key, _ in table.rows()]:
             table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))

@@ -240,6 +240,17 @@ class Tracer(MapReader):
         scopes[ctypes.c_int(0)] = scope
         return int(scope.cycle)
 
+    def begin_cycle(self) -> int:
+        """Begin another cycle of modules that stay loaded; return its number. None may be loading.
+
+        A load begins one by itself.
+        """
+        scopes = self._maps["scopes"]
+        scope = scopes[ctypes.c_int(0)]
+        scope.cycle += 1
+        scopes[ctypes.c_int(0)] = scope
+        return int(scope.cycle)
+
     def forget_scratch(self) -> None:
         """Overwrite what programs keep from one run to the next: words of stacks, and so pointers.
 

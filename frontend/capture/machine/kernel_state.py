@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,8 @@ from kleak.model.witnesses import USED, WitnessState, absent, refused
 from kleak.parsers import vmallocinfo
 from kleak.parsers.code_location import AddressKind
 from kleak.parsers.elf_notes import parse_build_id
-from kleak.parsers.kallsyms import HiddenAddressesError
+from kleak.parsers.errors import ParseError
+from kleak.parsers.kallsyms import HiddenAddressesError, Symbol, parse_symbols
 from kleak.parsers.proc_modules import LoadedModule, parse_modules
 from kleak.symbols.kernel_table import KernelTable
 
@@ -49,6 +51,24 @@ def read_kernel_table() -> KernelTable:
             ) from error
         except FileNotFoundError as error:
             raise UnsupportedError("this kernel has no /proc/kallsyms (CONFIG_KALLSYMS)") from error
+
+
+def read_module_symbols(names: Collection[str]) -> dict[str, list[Symbol]]:
+    """Return the symbols of loaded modules by their name; changes no setting.
+
+    Nothing of those that are gone meanwhile, and nothing where the kernel hides addresses.
+    """
+    ends = tuple(f"\t[{name}]" for name in names)
+    try:
+        with _KALLSYMS.open() as listed:
+            text = "".join(line for line in listed if line.rstrip().endswith(ends))
+        found: dict[str, list[Symbol]] = {}
+        for symbol in parse_symbols(text) if text else ():
+            if symbol.module is not None:
+                found.setdefault(symbol.module, []).append(symbol)
+    except (OSError, ParseError):
+        return {}
+    return found
 
 
 @dataclass(frozen=True, slots=True)

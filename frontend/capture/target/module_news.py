@@ -45,6 +45,15 @@ class ModuleNews:
         if self._socket is not None:
             self._socket.close()
 
+    def fileno(self) -> int | None:
+        """Return the descriptor that becomes readable, None where uevents cannot be had."""
+        return None if self._socket is None else self._socket.fileno()
+
+    def drain(self) -> None:
+        """Read all that has come."""
+        if self._socket is not None:
+            _tells_of_module(self._socket)
+
     def wait(self, seconds: float) -> None:
         """Return when the kernel says that a module came or went, after ``seconds`` at most."""
         give_up = time.monotonic() + seconds

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kleak.capture.machine.kernel_state import loaded_modules
 from kleak.capture.machine.probes import examine_module_loading
+from kleak.capture.target.references import PinnedError, read_references
 from kleak.errors import TargetError, UnsupportedError, UsageError
 from kleak.model.doctor import MODULE, obstacles
 from kleak.symbols.module_image import ModuleImage
@@ -59,9 +60,9 @@ def find_target(
     by_name = "/" not in spec and ".ko" not in spec
     if not by_name and not Path(spec).is_file():
         raise UsageError(f"{spec}: no such module file")
-    for finding in obstacles(examine_module_loading(), MODULE):
-        raise UnsupportedError(f"no module can be loaded here: {finding.found}; {finding.mend}")
-    path = _find_by_name(spec) if by_name else Path(spec)
+    for check in obstacles(examine_module_loading(), MODULE):
+        raise UnsupportedError(f"no module can be loaded here: {check.found}; {check.mend}")
+    path = find_file(spec) if by_name else Path(spec)
     if not path.is_file():
         raise UsageError(f"{spec}: no such module file")
     image = ModuleImage(path)
@@ -74,7 +75,8 @@ def find_target(
     return ModuleTarget(image.name, path, tuple(parameters), by_name, image)
 
 
-def _find_by_name(name: str) -> Path:
+def find_file(name: str) -> Path:
+    """Return the file that modprobe would load. Raises TargetError where there is none."""
     release = os.uname().release
     answer = _run(["modinfo", "-F", "filename", "-k", release, name])
     filename = answer.stdout.strip()
@@ -91,6 +93,24 @@ def _check_release(spec: str, image: ModuleImage) -> None:
         raise TargetError(
             f"{spec} was built for kernel {image.vermagic.split()[0]}, this is {release}"
         )
+
+
+def check_dependencies(targets: Sequence[ModuleTarget]) -> None:
+    """See whether all is there that insmod needs. What has a name is modprobe's to care for.
+
+    Raises TargetError with the modules that a file says it depends on and that are not loaded.
+    """
+    there = {*loaded_modules()}
+    for target in targets:
+        said = ",".join(target.image.information.get("depends", ()))
+        needed = [name.replace("-", "_") for name in said.split(",") if name]
+        missing = [name for name in needed if name not in there]
+        if missing and not target.by_name:
+            raise TargetError(
+                f"{target.path} needs modules that are not loaded: {', '.join(missing)}; "
+                f"load them first (modprobe -a {' '.join(missing)})"
+            )
+        there |= {target.name, *needed}
 
 
 class ModuleLoader:
@@ -126,6 +146,10 @@ class ModuleLoader:
         self.unload()
         self._unload_dependencies()
 
+    def leave(self) -> None:
+        """Give up unloading: something holds a module for good."""
+        self._stuck = True
+
     def load(self) -> None:
         """Load the modules, in order; their inits have returned then.
 
@@ -149,7 +173,7 @@ class ModuleLoader:
     def unload(self) -> None:
         """Unload those that are loaded, the last one first; their exits have returned then.
 
-        Raises TargetError where one stays.
+        Raises TargetError where one stays: PinnedError where something holds it.
         """
         # /proc/modules begins with the one that was loaded last, which may use the others.
         for name in loaded_modules():
@@ -168,7 +192,11 @@ class ModuleLoader:
             if result.returncode == 0 or name not in loaded_modules():
                 return
             if time.monotonic() >= give_up:
-                raise TargetError(f"module {name} does not unload: {_reason(result.stderr)}")
+                reason = _reason(result.stderr)
+                references = read_references(name)
+                if references is not None:
+                    raise PinnedError(name, reason, references)
+                raise TargetError(f"module {name} does not unload: {reason}")
             time.sleep(_POLL_SECONDS)
 
     def _unload_dependencies(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
 from kleak.capture.engine.records import LedgerEntry
-from kleak.capture.machine.kernel_memory import KernelMemory, kernel_memory, words
+from kleak.capture.machine.kcore import KernelMemory, kernel_memory, words
 from kleak.capture.machine.kernel_state import loaded_modules, read_vmalloc_regions
 
 _CALLERS = ("load_module+", "move_module+")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kleak.capture.machine.kernel_memory import KCORE, KernelMemory, kernel_memory, words
+from kleak.capture.machine.kcore import KCORE, KernelMemory, kernel_memory, words
 from kleak.model.session import TracedSite
 from kleak.model.witnesses import USED, WitnessState, refused
 

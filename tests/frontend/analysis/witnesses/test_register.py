@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from kleak.analysis.attribution import count_cycles
 from kleak.analysis.weights import Fact
 from kleak.analysis.witnesses import freed, kmemleak, origin, size, survival, vmallocinfo
 from kleak.model.session import Reachability, Target
@@ -30,6 +31,17 @@ def test_survival_of_nothing_while_the_module_is_loaded():
     assert survival.judge(late, session(late, still_loaded=True)).fact is Fact.STILL_LOADED
     early = site([1, 3])
     assert survival.judge(early, session(early, still_loaded=True)).fact is Fact.SURVIVED_UNLOAD
+
+
+def test_survival_where_a_module_could_not_go_and_the_exercise_was_repeated():
+    traced = site([9, 3, 3, 3])
+    whole = session(traced)
+    cycles = tuple(replace(cycle, unloaded_at_ns=None) for cycle in whole.cycles)
+    pinned = replace(whole, cycles=cycles)
+    found = survival.judge(traced, pinned)
+    assert found.fact is Fact.STILL_ALLOCATED
+    assert "cannot be unloaded" in found.says
+    assert count_cycles(pinned) == {whole.target.name: 4}
 
 
 def test_survival_means_little_where_nothing_is_unloaded():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kleak.capture.engine.records import LedgerEntry
-from kleak.capture.machine.kernel_memory import kernel_memory
+from kleak.capture.machine.kcore import kernel_memory
 from kleak.capture.witnesses import gone_modules
 from kleak.capture.witnesses.gone_modules import follow
 from tests.frontend.capture.witnesses.test_pointers import DIRECT_MAP, VMALLOC, core, holding
