@@ -36,10 +36,9 @@ COMMANDS = {
     "analyze": "Find leaks in snapshots of kleak collect, or in bare report files.",
     "explain": "What the fields of a report of the kernel mean, by version.",
     "completion": "Print the completion script of a shell.",
-    "man": "Show the manual page of kleak or of a command.",
 }
 """Every command, in the order of the list, with its line there. The command NAME is the function
-NAME of kleak.commands.NAME; everything else (help, completion, manual pages) takes it from here."""
+NAME of kleak.commands.NAME; everything else (help, completion) takes it from here."""
 
 
 class LazyGroup(click.Group):

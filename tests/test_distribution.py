@@ -86,7 +86,6 @@ def test_the_sdist_holds_what_the_wheel_is_made_of(place):
 def test_the_installed_commands_run(place):
     kleak = place / "venv/bin/kleak"
     assert run(kleak, "--version", cwd=place).startswith("kleak, version ")
-    assert run(kleak, "man", "module", cwd=place).startswith(".TH KLEAK\\-MODULE 1")
     assert run(kleak, "collect", "--script", cwd=place).startswith("#!/bin/sh")
     sample = TOP / "tests/data/sessions/v1/6.12--leaky.kleak"
     page = run(kleak, "report", sample, "--format", "html", cwd=place, status=1)
