@@ -135,6 +135,17 @@ class Btf:
         member = self.member(name, path)
         return None if member is None else member.offset
 
+    def path_at(self, name: str, offset: int) -> str | None:
+        """Path of the member at a byte of struct or union ``name``: "list.next", "slots[3]".
+
+        None where there is no such type, or none of its members is there. Of a union, the first.
+        """
+        for start in self._named(name, _COMPOSITE):
+            path = self._path_at(start, offset, 0)
+            if path is not None:
+                return path
+        return None
+
     def enumerator(self, name: str) -> int | None:
         """Value of an enumerator, whichever enum defines it."""
         return self._one(name, set(self._enumerator_values(name)))
@@ -349,6 +360,27 @@ class Btf:
                 found = self._find(inner, name, depth + 1)
                 if found is not None:
                     return found[0], bit_offset + found[1], found[2]
+        return None
+
+    def _path_at(self, start: int, offset: int, depth: int) -> str | None:
+        """The members that lead from one struct or union to a byte of it, joined by dots."""
+        if depth > 32:
+            raise ParseError("BTF: members nest without end")
+        for name, type_id, bit_offset, _ in self._members(start):
+            inside = offset - bit_offset // 8
+            if not 0 <= inside < self._size(type_id):
+                continue
+            path = self._string(name) if name else ""
+            inner = self._resolve(type_id)
+            if inner is not None and self._kind(inner) == _Kind.ARRAY:
+                element = self._words[inner + 3]
+                index, inside = divmod(inside, max(1, self._size(element)))
+                path += f"[{index}]"
+                inner = self._resolve(element)
+            if inner is None or self._kind(inner) not in _COMPOSITE:
+                return path
+            rest = self._path_at(inner, inside, depth + 1)
+            return ".".join(part for part in (path, rest) if part) or None
         return None
 
     def _describe(self, type_id: int, bit_offset: int, bit_size: int) -> Member:

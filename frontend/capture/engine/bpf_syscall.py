@@ -221,6 +221,29 @@ def run_raw_tracepoint(program_fd: int) -> None:
     bpf(Command.PROG_TEST_RUN, _TestRun(prog_fd=program_fd))
 
 
+class RawTracepointRun:
+    """Runs the program of a raw tracepoint again and again, with arguments of its own."""
+
+    _ON_CPU = 1  # BPF_F_TEST_RUN_ON_CPU
+
+    def __init__(self, program_fd: int) -> None:
+        """Prepare for a program that reads two arguments at most."""
+        self._arguments = (ctypes.c_uint64 * 2)()
+        self._attributes = _TestRun(
+            prog_fd=program_fd,
+            ctx_size_in=ctypes.sizeof(self._arguments),
+            ctx_in=ctypes.addressof(self._arguments),
+        )
+
+    def __call__(self, first: int = 0, second: int = 0, *, cpu: int | None = None) -> int:
+        """Run it, here or on another CPU; return what it returns. Raises OSError."""
+        self._arguments[0], self._arguments[1] = first, second
+        self._attributes.flags = 0 if cpu is None else self._ON_CPU
+        self._attributes.cpu = cpu or 0
+        bpf(Command.PROG_TEST_RUN, self._attributes)
+        return int(self._attributes.retval)
+
+
 def open_raw_tracepoint(program_fd: int, name: str | None) -> int:
     """Attach a program to a tracepoint, or (no name) to what it was loaded for.
 
