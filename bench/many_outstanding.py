@@ -31,9 +31,8 @@ from kleak.capture.engine.headers import find_headers
 from kleak.capture.engine.records import Limits
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.kernel_state import read_kernel_table
-from kleak.capture.read_session import read_session
+from kleak.capture.read_session import End, Observed, read_session
 from kleak.capture.scope import NamedScope
-from kleak.capture.witnesses.kmemleak import NOT_ASKED
 from kleak.capture.witnesses.observer import Observer
 from kleak.model.report import Report
 from kleak.model.session import Cycle
@@ -112,16 +111,7 @@ def read_and_report(tracer: Tracer, resolve: Symboliser, cycles: int, clock: Clo
         with clock.step("add up"):
             observer.sample("end", 0, tracer.totals())
         with clock.step("read and symbolise"):
-            session = read_session(
-                tracer,
-                scope.target,
-                spans,
-                resolve.resolve,
-                observer,
-                finished=True,
-                era_of=resolve.era,
-                kmemleak=NOT_ASKED,
-            )
+            session = read_session(tracer, Observed(scope.target, spans, resolve, observer), End())
         with clock.step("save"), SessionWriter(Path(place) / "many.kleak") as writer:
             writer.save(session)
         with clock.step("rank"):

@@ -30,7 +30,7 @@
 #ifndef OWN_CALLS
 #define OWN_CALLS 0
 #endif
-/* Shares of call sites that user space has set; a power of two, SHARE_SLOTS of kleak.capture.engine.sampling. */
+/* Shares of call sites that user space has set; a power of two. */
 #define SHARE_SLOTS 4096
 /* Frames kept of a stack. The kernel walks kernel.perf_event_max_stack at most. */
 #ifndef STACK_DEPTH

@@ -17,13 +17,13 @@ int on_dma_alloc(raw_tp *ctx)
 
 int on_dma_free_1(raw_tp *ctx)
 {
-	book_free(ctx, ctx->args[ARG_DMA_FREE_VIRT_ADDR], 0, FREE_DMA, 1);
+	book_free(ctx, ctx->args[ARG_DMA_FREE_VIRT_ADDR], 0, FREE_DMA_FREE, 1);
 	return 0;
 }
 
 int on_dma_free_2(raw_tp *ctx)
 {
-	book_free(ctx, ctx->args[ARG_DMA_FREE_VIRT_ADDR], 0, FREE_DMA, 2);
+	book_free(ctx, ctx->args[ARG_DMA_FREE_VIRT_ADDR], 0, FREE_DMA_FREE, 2);
 	return 0;
 }
 #else

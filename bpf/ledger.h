@@ -161,7 +161,7 @@ static __always_inline void count_reuse(struct cache_name *cache)
 
 static __always_inline int lost_its_head(struct allocation *block)
 {
-	return block->family == FAMILY_PAGE && block->pieces & 1;
+	return block->family == FAMILY_PAGES && block->pieces & 1;
 }
 
 /*
@@ -182,9 +182,9 @@ static __always_inline int is_same_memory(struct allocation *old, u32 family, u6
 	/* Of own calls the first of such two is not booked: its call site is the allocator's. */
 	int twice = !OWN_CALLS && family == FAMILY_KMALLOC && size > LARGEST_CACHE_BYTES;
 
-	if (old->family == FAMILY_PAGE || old->family == FAMILY_VMAP_AREA)
+	if (old->family == FAMILY_PAGES || old->family == FAMILY_VMAP_AREA)
 		return family == FAMILY_DMA ||
-		       (old->family == FAMILY_PAGE && family != FAMILY_PAGE);
+		       (old->family == FAMILY_PAGES && family != FAMILY_PAGES);
 	/* Of other sizes that is an object whose free went unseen: the next to be given out. */
 	return (twice || copy == 2) && old->family == family && old->size == size &&
 	       old->cpu == bpf_get_smp_processor_id() &&
@@ -311,7 +311,7 @@ static __always_inline int describe(void *ctx, u32 program, u32 family, u64 call
 #endif
 	allocation->stack = 0;
 	if (touches_scope(stack, scope)) {
-		if (family == FAMILY_PAGE && is_owned(stack))
+		if (family == FAMILY_PAGES && is_owned(stack))
 			count(COUNT_OWNED_PAGES);
 		else
 			allocation->stack = intern(stack);

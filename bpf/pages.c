@@ -74,14 +74,14 @@ static __always_inline int book_page_alloc(raw_tp *ctx, u32 copy)
 	if (!scope || !key ||
 	    (scope->everything && ctx->args[ARG_MM_PAGE_ALLOC_GFP_FLAGS] & GFP_MOVABLE_BIT))
 		return 0;
-	if (seen_by_first(ctx, key, ALLOC_MM_PAGE, copy) ||
+	if (seen_by_first(ctx, key, ALLOC_MM_PAGE_ALLOC, copy) ||
 	    !concerns(ctx, PROGRAM_MM_PAGE_ALLOC, copy, key, 0))
 		return 0;
 	if (find_outstanding(key)) {
 		name.size = (u64)PAGE_BYTES << order;
-		book_reuse(key, FAMILY_PAGE, name.size, &name, copy);
+		book_reuse(key, FAMILY_PAGES, name.size, &name, copy);
 	}
-	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGE, 0, &allocation) ||
+	if (!describe(ctx, PROGRAM_MM_PAGE_ALLOC + copy - 1, FAMILY_PAGES, 0, &allocation) ||
 	    !describe_pages(order, &allocation))
 		return 0;
 	total = total_for(&allocation, 1);
@@ -137,7 +137,7 @@ static __always_inline int book_alloc_pages_bulk(void *ctx)
 	list = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_LIST);
 #endif
 	if (!(array || list) || !concerns(ctx, PROGRAM_ALLOC_PAGES_BULK, 1, 0, 0) ||
-	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGE, 0, &allocation) ||
+	    !describe(ctx, PROGRAM_ALLOC_PAGES_BULK, FAMILY_PAGES, 0, &allocation) ||
 	    !describe_pages(0, &allocation))
 		return 0;
 	total = total_for(&allocation, number);
@@ -218,7 +218,7 @@ static __always_inline int book_page_of(u64 at, u64 key, u32 block_order, u32 or
 	struct allocation *block = find_outstanding(at);
 	u64 index = (key - (at & ~(u64)SPLIT_KEY)) / PAGE_STRIDE;
 
-	if (!block || block->family != FAMILY_PAGE || block->order != block_order)
+	if (!block || block->family != FAMILY_PAGES || block->order != block_order)
 		return 0;
 	/* A record at a split key does not cover its freed pages: they may be others' now. */
 	if (at & SPLIT_KEY && block->order <= PIECE_BITS_ORDER && block->pieces >> (index & 63) & 1)
@@ -235,7 +235,7 @@ static __always_inline int book_page_free(raw_tp *ctx, u32 copy)
 	u64 key = page_key(ctx->args[ARG_MM_PAGE_FREE_PAGE]), head;
 	u32 zero = 0, order = ctx->args[ARG_MM_PAGE_FREE_ORDER];
 	struct orders_seen *orders = page_orders.lookup(&zero);
-	int seen = seen_by_first(ctx, key, FREE_MM_PAGE, copy);
+	int seen = seen_by_first(ctx, key, FREE_MM_PAGE_FREE, copy);
 
 	if (!orders || !key)
 		return 0;

@@ -31,13 +31,15 @@ int on_percpu_alloc(raw_tp *ctx)
 
 int on_percpu_free_1(raw_tp *ctx)
 {
-	book_free(ctx, percpu_key(ctx->args[ARG_PERCPU_FREE_PERCPU_PTR]), 0, FREE_PERCPU, 1);
+	book_free(ctx, percpu_key(ctx->args[ARG_PERCPU_FREE_PERCPU_PTR]), 0,
+		  FREE_PERCPU_FREE_PERCPU, 1);
 	return 0;
 }
 
 int on_percpu_free_2(raw_tp *ctx)
 {
-	book_free(ctx, percpu_key(ctx->args[ARG_PERCPU_FREE_PERCPU_PTR]), 0, FREE_PERCPU, 2);
+	book_free(ctx, percpu_key(ctx->args[ARG_PERCPU_FREE_PERCPU_PTR]), 0,
+		  FREE_PERCPU_FREE_PERCPU, 2);
 	return 0;
 }
 #endif

@@ -25,21 +25,21 @@ enum program {
 
 /*
  * The tracepoints whose programs have two copies that tell by marks what the first one missed:
- * kleak.capture.engine.tracer reads marks by this order. The copies on a function are the same twice.
+ * each is called by the event after its first word. The copies on a function are the same twice.
  */
 enum copied_event {
 	FREE_KFREE,
 	FREE_KMEM_CACHE_FREE,
-	FREE_VMAP_AREA,
-	FREE_CONSUMED_SKB,
-	FREE_MM_PAGE,
-	FREE_PERCPU,
-	FREE_DMA,
+	FREE_FREE_VMAP_AREA_NOFLUSH,
+	FREE_CONSUME_SKB,
+	FREE_MM_PAGE_FREE,
+	FREE_PERCPU_FREE_PERCPU,
+	FREE_DMA_FREE,
 	ALLOC_KMALLOC,
 	ALLOC_KMALLOC_NODE,
-	ALLOC_KMEM_CACHE,
-	ALLOC_KMEM_CACHE_NODE,
-	ALLOC_MM_PAGE,
+	ALLOC_KMEM_CACHE_ALLOC,
+	ALLOC_KMEM_CACHE_ALLOC_NODE,
+	ALLOC_MM_PAGE_ALLOC,
 	COPIED_EVENTS,
 };
 

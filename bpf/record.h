@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* What the maps hold. User space derives its views from these declarations. */
 
-/* Which family of functions gave the memory; kleak.tracer.FAMILIES names them. */
+/* Which family of functions gave the memory; read by kleak.capture.engine.declared. */
 enum family {
 	FAMILY_KMALLOC = 0,
 	FAMILY_KMEM_CACHE = 1,
 	FAMILY_VMAP_AREA = 2,
-	FAMILY_PAGE = 3,
+	FAMILY_PAGES = 3,
 	FAMILY_PERCPU = 4,
 	FAMILY_DMA = 5,
-	FAMILY_RECLAIMABLE = 6, /* of a slab cache that the kernel may shrink */
+	FAMILY_RECLAIMABLE_CACHE = 6, /* of a slab cache that the kernel may shrink */
 	FAMILY_DMA_POOL = 7,
 };
 

@@ -39,7 +39,7 @@ static __always_inline int book_consumed(raw_tp *ctx, u32 copy)
 	u64 skb = ctx->args[ARG_CONSUME_SKB_SKB];
 	struct allocation *found = find_outstanding(skb);
 
-	seen_by_first(ctx, skb, FREE_CONSUMED_SKB, copy);
+	seen_by_first(ctx, skb, FREE_CONSUME_SKB, copy);
 	if (found && found->requested < 2 * SIZE_SK_BUFF)
 		book_one_free(skb, copy);
 	return 0;

@@ -96,7 +96,8 @@ static __always_inline void load_cache(u64 cache, struct cache_facts *facts)
 
 static __always_inline u32 cache_family(struct cache_facts *facts)
 {
-	return facts->flags & SLAB_RECLAIM_ACCOUNT_BIT ? FAMILY_RECLAIMABLE : FAMILY_KMEM_CACHE;
+	return facts->flags & SLAB_RECLAIM_ACCOUNT_BIT ? FAMILY_RECLAIMABLE_CACHE
+						       : FAMILY_KMEM_CACHE;
 }
 
 static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy, int typed)
@@ -104,7 +105,7 @@ static __always_inline int book_kmem_cache_alloc(raw_tp *ctx, u32 copy, int type
 	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_PTR], cache = 0;
 	struct cache_facts facts = {};
 
-	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE, copy) ||
+	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE_ALLOC, copy) ||
 	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC, copy, ptr,
 		      ctx->args[ARG_KMEM_CACHE_ALLOC_CALL_SITE]))
 		return 0;
@@ -156,7 +157,7 @@ static __always_inline int book_kmem_cache_alloc_node(raw_tp *ctx, u32 copy)
 {
 	u64 ptr = ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_PTR];
 
-	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE_NODE, copy) ||
+	if (seen_by_first(ctx, ptr, ALLOC_KMEM_CACHE_ALLOC_NODE, copy) ||
 	    !concerns(ctx, PROGRAM_KMEM_CACHE_ALLOC_NODE, copy, ptr,
 		      ctx->args[ARG_KMEM_CACHE_ALLOC_NODE_CALL_SITE]))
 		return 0;

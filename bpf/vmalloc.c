@@ -20,13 +20,15 @@ int on_alloc_vmap_area(raw_tp *ctx)
 
 int on_free_vmap_area_1(raw_tp *ctx)
 {
-	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0, FREE_VMAP_AREA, 1);
+	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0,
+		  FREE_FREE_VMAP_AREA_NOFLUSH, 1);
 	return 0;
 }
 
 int on_free_vmap_area_2(raw_tp *ctx)
 {
-	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0, FREE_VMAP_AREA, 2);
+	book_free(ctx, ctx->args[ARG_FREE_VMAP_AREA_NOFLUSH_VA_START], 0,
+		  FREE_FREE_VMAP_AREA_NOFLUSH, 2);
 	return 0;
 }
 #else

@@ -26,7 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from kleak.vm.boot import find_kernel, kvm_works
+from kleak.vm.boot import kvm_works
+from kleak.vm.kernels import find_kernel
 
 TOP = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kleak" / "bare-machine"

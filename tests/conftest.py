@@ -20,7 +20,8 @@ import pytest
 
 from kleak.capture.engine.headers import find_headers
 from kleak.errors import KleakError
-from kleak.vm.boot import find_kernel, virtme_run
+from kleak.vm.boot import check_busybox, virtme_run
+from kleak.vm.kernels import find_kernel
 
 TIERS = ("host", "vm", "tools")
 HERE = Path(__file__).parent
@@ -46,7 +47,7 @@ def why_not(tier: str) -> str | None:
             return None  # each test needs another program, and skips without it
         if tier == "vm":
             virtme_run()
-            find_kernel()
+            check_busybox(find_kernel())
             return None
         if os.geteuid() != 0:
             return "needs root"

@@ -19,7 +19,8 @@ from pathlib import Path
 from bench.accuracy import page, peers
 from bench.accuracy.score import Ran, score
 from kleak.symbols.module_image import ModuleImage
-from kleak.vm.boot import boot, find_kernel, release_of
+from kleak.vm.boot import boot
+from kleak.vm.kernels import find_kernel, release_of
 from tests.support.build_modules import TOP, build_unit
 from tests.support.corpus import CASES, Case
 

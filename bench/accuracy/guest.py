@@ -16,17 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from kleak.analysis.judge import judge
-from kleak.capture.engine.records import Limits
 from kleak.capture.engine.tracer import Tracer
-from kleak.capture.module_session import (
-    ModuleRun,
-    Tracing,
-    capture_module,
-    module_tracer,
-    shell_exercise,
-)
-from kleak.capture.read_session import KEPT_OF_A_SITE
+from kleak.capture.lifecycle import Tracing
+from kleak.capture.module import ModuleRun, capture_module
+from kleak.capture.target.exercises import shell_exercise
 from kleak.capture.target.modules import Timeouts, find_target
+from kleak.capture.tracers import tracer_of_modules
 from kleak.errors import KleakError
 from kleak.model.session import Session
 from kleak.progress import Lines, Progress
@@ -46,7 +41,7 @@ def run_of(case: Case, corpus: Path) -> ModuleRun:
         () if case.exercise is None else (shell_exercise(case.exercise),),
         case.init_may_fail,
         Timeouts(load=120.0, unload=120.0, busy=30.0),
-        Tracing(None, Limits(), KEPT_OF_A_SITE),
+        Tracing(),
     )
 
 
@@ -80,7 +75,7 @@ def main() -> int:
     progress = Lines()
     subprocess.run(["insmod", keeper], check=True)
     first = run_of(CASES[0], corpus)
-    with module_tracer(first.targets, first.tracing, progress) as tracer:
+    with tracer_of_modules(first.names, first.tracing, progress) as tracer:
         (results / "notes.json").write_text(
             json.dumps(
                 {

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kleak.frames.stacks import Frames, in_scope
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import Frames
 from kleak.model.session import Cycle, CycleTally, Session, Tally, Target, TracedSite
 
 _NOTHING = CycleTally(Tally(), Tally())

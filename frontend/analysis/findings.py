@@ -11,19 +11,12 @@ from kleak.model.session import Session, TracedSite
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact about a site, and the sentence that tells it to a person."""
+    """One fact about a site, the witness that found it, and the sentence that tells it."""
 
+    witness: str
     fact: Fact
     says: str
 
 
 Judge = Callable[[TracedSite, Session], "Finding | None"]
-
-
-@dataclass(frozen=True, slots=True)
-class Witness:
-    """One source of evidence. Witnesses of the same ``source`` are correlated."""
-
-    name: str
-    source: str
-    judge: Judge
+"""A witness of a capture: what it says of one site, or None."""

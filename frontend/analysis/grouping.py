@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.frames.stacks import Frames, base_name, in_scope, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import Frames, split_allocator
 from kleak.model.report import JudgedSite, Parent, Report
 from kleak.model.session import Allocation, Frame, Session, Target, TracedSite
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.analysis import memory, verdict
+from kleak.analysis import memory
 from kleak.analysis.attribution import Attribution, attribute, count_cycles
 from kleak.analysis.grouping import fold
-from kleak.analysis.weights import BOOKS_CAP, LEDGER_CAP, LEDGER_CAP_LOSSY
+from kleak.analysis.verdict import conclude, ranking
 from kleak.analysis.witnesses import kernel_log, vmallocinfo
-from kleak.analysis.witnesses.register import BOOKS, LEDGER, WITNESSES
-from kleak.frames.stacks import (
-    Frames,
-    before_dispatch,
-    before_interrupt,
-    is_bookkeeping,
-    only_interrupted,
-    split_allocator,
-)
+from kleak.analysis.witnesses.register import WITNESSES
+from kleak.frames.scope import before_dispatch, only_interrupted
+from kleak.frames.stacks import Frames, before_interrupt, is_bookkeeping, split_allocator
 from kleak.gc_pause import no_collection
 from kleak.model.report import JudgedSite, MemoryAccount, Report
 from kleak.model.session import CycleTally, Session, StackSample, Tally, Target, TracedSite, Trust
@@ -45,7 +39,7 @@ def judge(session: Session) -> Report:
     """
     sites = _sort_out(session)
     judged = [(one.site, _judge_site(one)) for one in sites.judged]
-    judged.sort(key=lambda pair: _order(pair[1]))
+    judged.sort(key=lambda pair: ranking(pair[1]))
     account = memory.account(session)
     return Report(
         kernel=session.kernel,
@@ -132,25 +126,21 @@ def _walked(site: TracedSite) -> StackSample:
 
 def _judge_site(attribution: Attribution) -> JudgedSite:
     site, session = attribution.site, attribution.session
-    found = [(witness, witness.judge(site, session)) for witness in WITNESSES]
-    findings = [(witness, finding) for witness, finding in found if finding is not None]
-    complete = session.trust.saw_every_event
-    caps = {LEDGER: LEDGER_CAP if complete else LEDGER_CAP_LOSSY, BOOKS: BOOKS_CAP}
-    evidence = verdict.weigh(findings, caps)
-    percent = verdict.score(evidence)
-    facts = frozenset(finding.fact for _, finding in findings)
+    said = (ask(site, session) for ask in WITNESSES)
+    findings = [finding for finding in said if finding is not None]
+    found = conclude(findings, complete=session.trust.saw_every_event)
     allocator_frames, rest = split_allocator(site.frames)
     if not rest:
         allocator_frames, rest = allocator_frames[:-1], allocator_frames[-1:]
     return JudgedSite(
         rank=0,
-        verdict=verdict.decide(percent, facts, complete=complete),
-        score=percent,
+        verdict=found.verdict,
+        score=found.score,
         allocator=site.allocator,
         outstanding=site.outstanding,
         per_cycle=tuple(tally.outstanding for tally in site.cycles),
         frames=rest,
-        evidence=evidence,
+        evidence=found.evidence,
         requested_bytes=site.requested_bytes,
         allocator_frames=allocator_frames,
         stacks=site.stacks,
@@ -214,14 +204,3 @@ def _sum(tallies: Iterable[Tally]) -> Tally:
 
 def _frames_key(frames: Frames) -> tuple[tuple[str, str, int], ...]:
     return tuple((frame.module or "", frame.symbol or "", frame.offset) for frame in frames)
-
-
-def _order(site: JudgedSite) -> tuple[object, ...]:
-    return (
-        -site.verdict,
-        -site.score,
-        -site.outstanding.size_bytes,
-        -site.outstanding.count,
-        _frames_key(site.frames),
-        site.allocator,
-    )

@@ -6,7 +6,7 @@ before the end of the first cycle is set-up, and no part of it.
 A figure moves by more than a leak does: whole pages and slabs, CPUs that keep pages and slabs of
 their own, tasks that come and go. Growth up to NOISE_BYTES_PER_CPU is therefore told as too small
 to tell, and with MIN_SNAPSHOTS moments or more growth has to be steady as well (a trend, by
-kleak.snapshots.trend).
+kleak.analysis.trend).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from itertools import accumulate
 
 from kleak.analysis.findings import Finding
 from kleak.analysis.session_reports import cpus, once_per_session
+from kleak.analysis.trend import MIN_SNAPSHOTS, estimate
 from kleak.analysis.weights import Fact
 from kleak.model.report import ClassGrowth, MemoryAccount
 from kleak.model.session import HELD_BY_ANOTHER, HELD_BY_ITS_TASK, MemorySample, Session, TracedSite
 from kleak.parsers import zoneinfo
-from kleak.snapshots.trend import MIN_SNAPSHOTS, estimate
 from kleak.units import size
 
 NAME = "meminfo"
@@ -120,12 +120,11 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     if sum(tally.outstanding.size_bytes for tally in site.cycles[1:]) <= noise:
         return None
     held, grown = size(course.explained), _signed(course.growth)
+    says = f"/proc/meminfo has {grown} of {label}, all sites +{held}"
     if course.grows and 2 * course.growth >= course.explained:
-        return Finding(Fact.CLASS_GREW, f"/proc/meminfo has {grown} of {label}, all sites +{held}")
+        return Finding(NAME, Fact.CLASS_GREW, says)
     if course.explained > _CONTRADICTION * noise and course.growth < course.explained / 4:
-        return Finding(
-            Fact.CLASS_DID_NOT_GROW, f"/proc/meminfo has {grown} of {label}, all sites +{held}"
-        )
+        return Finding(NAME, Fact.CLASS_DID_NOT_GROW, says)
     return None
 
 

@@ -16,7 +16,9 @@ from datetime import datetime, timezone
 
 from kleak.analysis.grouping import Hanging, arrange
 from kleak.errors import UsageError
-from kleak.frames.stacks import Frames, base_name, in_scope
+from kleak.frames.names import base_name
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import Frames
 from kleak.model.report import Evidence, JudgedSite, MergedSession, Report, Sighting
 from kleak.model.session import Session, StackSample, Tally, Target, Trust
 

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.frames.stacks import is_bookkeeping, only_interrupted
+from kleak.frames.scope import only_interrupted
+from kleak.frames.stacks import is_bookkeeping
 from kleak.model.report import Group, JudgedSite, Report, Verdict
 from kleak.model.session import Frame, Session, Tally
 

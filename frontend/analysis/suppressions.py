@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kleak.errors import UsageError
-from kleak.frames.stacks import base_name
+from kleak.frames.names import base_name
 from kleak.model.report import Excuse, JudgedSite, Report, SuppressionUse
 from kleak.model.session import Frame, Tally
 

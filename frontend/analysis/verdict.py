@@ -1,24 +1,43 @@
 """The rule: prior and weights add up to log-odds, these give the score, and gates the verdict.
 
+The same for a capture and for snapshots: only who collects the findings differs.
 docs/verdicts.md tells it to the user. The sum of the weights in the evidence of a site is its
-log-odds, the prior and the correction for correlated witnesses included, so that every score
+log-odds, the prior and the correction for correlated findings included, so that every score
 can be worked out again from the report.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 
-from kleak.analysis.findings import Finding, Witness
-from kleak.analysis.weights import NOT_THERE, STILL_THERE, WEIGHTS, Fact
-from kleak.model.report import Evidence, Verdict
+from kleak.analysis.correlations import (
+    CORRELATIONS,
+    KINDS,
+    NOT_THERE,
+    STILL_THERE,
+    Correlation,
+)
+from kleak.analysis.findings import Finding
+from kleak.analysis.weights import Fact
+from kleak.model.report import Evidence, JudgedSite, Verdict
 
 CONFIRMED_SCORE = 95.0
 LIKELY_SCORE = 75.0
 RETAINED_BELOW_SCORE = 50.0
 
-_SET_UP = frozenset({Fact.FIRST_CYCLE, Fact.PLATEAU, Fact.PAGES_HELD})
+_HELD_ON_PURPOSE = frozenset(
+    {
+        Fact.FIRST_CYCLE,
+        Fact.PLATEAU,
+        Fact.PAGES_HELD,
+        Fact.FIRST_STEP,
+        Fact.TASK_STACK,
+        Fact.MODULE_MEMORY,
+        Fact.RECLAIMABLE,
+    }
+)
 _INDEPENDENT = frozenset(
     {Fact.REGION_THERE, Fact.UNREFERENCED, Fact.TAG_LEFT, Fact.CACHE_LEFT, Fact.NAME_STAYS}
 )
@@ -39,33 +58,67 @@ _REPEATED = (
 )
 
 
-def weigh(
-    findings: Sequence[tuple[Witness, Finding]], caps: Mapping[str, float]
-) -> tuple[Evidence, ...]:
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What the findings about one site come to."""
+
+    verdict: Verdict
+    score: float
+    evidence: tuple[Evidence, ...]
+
+
+def conclude(findings: Sequence[Finding], *, complete: bool) -> Conclusion:
+    """Weigh ``findings`` about one site. ``complete``: nothing was lost that may change them."""
+    evidence = weigh(findings, complete=complete)
+    percent = score(evidence)
+    facts = frozenset(finding.fact for finding in findings)
+    return Conclusion(decide(percent, facts, complete=complete), percent, evidence)
+
+
+def weigh(findings: Sequence[Finding], *, complete: bool) -> tuple[Evidence, ...]:
     """The findings with their weights, in the order given, then corrections and prior.
 
-    ``caps`` are the sources whose witnesses are correlated, and what each counts at most.
-    Findings against a leak are never capped.
+    Findings against a leak are never cut.
     """
-    evidence = [
-        Evidence(witness.name, finding.says, WEIGHTS[finding.fact].log_odds)
-        for witness, finding in findings
-    ]
-    for source, cap in caps.items():
-        weights = {
-            item.witness: item.weight
-            for (witness, _), item in zip(findings, evidence, strict=False)
-            if witness.source == source
-        }
-        total = sum(weights.values())
-        if total > cap:
-            says = f"{', '.join(weights)} all ask the {source}: together they count {cap:g} at most"
-            evidence.append(Evidence("correlation", says, cap - total))
-    evidence += _together({finding.fact for _, finding in findings})
+    evidence = [Evidence(one.witness, one.says, one.fact.log_odds) for one in findings]
+    counting = list(findings)
+    for correlation in CORRELATIONS:
+        same = [one for one in counting if one.fact in correlation.facts]
+        correction = _correct(correlation, same, complete=complete)
+        if correction is None:
+            continue
+        evidence.append(correction)
+        if correlation.cap is None:
+            strongest = max(same, key=lambda one: one.fact.log_odds)
+            counting = [one for one in counting if one is strongest or one not in same]
+    facts = {finding.fact for finding in findings}
+    evidence += _together(facts)
     evidence += _disagreement(findings)
     prior = "before any evidence: most of what is outstanding does not leak"
-    evidence.append(Evidence("prior", prior, WEIGHTS[Fact.PRIOR].log_odds))
+    evidence.append(Evidence("prior", prior, Fact.PRIOR.log_odds))
     return tuple(evidence)
+
+
+def _correct(
+    correlation: Correlation, same: Sequence[Finding], *, complete: bool
+) -> Evidence | None:
+    """What takes off that findings tell the same thing; None if it takes off nothing."""
+    total = sum(one.fact.log_odds for one in same)
+    if correlation.cap is None:
+        if len(same) < 2:
+            return None
+        says = (
+            f"{len(same)} findings on {correlation.name} tell the same: only the strongest counts"
+        )
+        return Evidence("correlation", says, max(one.fact.log_odds for one in same) - total)
+    cap = correlation.cap
+    if not complete and correlation.cap_lossy is not None:
+        cap = correlation.cap_lossy
+    if total <= cap:
+        return None
+    names = ", ".join(dict.fromkeys(one.witness for one in same))
+    says = f"{names} all ask the {correlation.name}: together they count {cap:g} at most"
+    return Evidence("correlation", says, cap - total)
 
 
 def _together(facts: Set[Fact]) -> list[Evidence]:
@@ -73,22 +126,18 @@ def _together(facts: Set[Fact]) -> list[Evidence]:
     evidence = []
     if Fact.REFERENCED in facts and not facts.isdisjoint(_REGISTERED):
         says = "a registry points to what is registered, so kmemleak's pointer is no surprise"
-        evidence.append(
-            Evidence("registered and pointed to", says, WEIGHTS[Fact.NAME_EXPLAINS].log_odds)
-        )
+        evidence.append(Evidence("registered and pointed to", says, Fact.NAME_EXPLAINS.log_odds))
     if facts >= {Fact.CONSTRUCTOR, Fact.EVERY_CYCLE_EQUAL}:
         says = "an object to give back, and as many kept in every cycle"
-        evidence.append(
-            Evidence("made each time", says, WEIGHTS[Fact.CONSTRUCTOR_EACH_TIME].log_odds)
-        )
+        evidence.append(Evidence("made each time", says, Fact.CONSTRUCTOR_EACH_TIME.log_odds))
     return evidence
 
 
-def _disagreement(findings: Sequence[tuple[Witness, Finding]]) -> list[Evidence]:
+def _disagreement(findings: Sequence[Finding]) -> list[Evidence]:
     """What is said where witnesses besides the ledger contradict one another. It has no weight:
     each has its own already."""
-    there = [witness.name for witness, finding in findings if finding.fact in STILL_THERE]
-    gone = [witness.name for witness, finding in findings if finding.fact in NOT_THERE]
+    there = [finding.witness for finding in findings if finding.fact in STILL_THERE]
+    gone = [finding.witness for finding in findings if finding.fact in NOT_THERE]
     if not there or not gone:
         return []
     says = f"{', '.join(gone)} against {', '.join(there)}: not all of them can be right"
@@ -108,14 +157,29 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
     """
     reachable = Fact.REFERENCED in facts and facts.isdisjoint(_REGISTERED)
     undisputed = facts.isdisjoint(NOT_THERE) and not reachable
-    independent = not facts.isdisjoint(_INDEPENDENT)
+    independent = (
+        not facts.isdisjoint(_INDEPENDENT)
+        or sum(not facts.isdisjoint(kind.facts) for kind in KINDS) >= 2
+    )
     repeated = any(facts >= both for both in _REPEATED) and Fact.OWN_REFERENCE not in facts
     if percent >= CONFIRMED_SCORE and undisputed and (independent or (complete and repeated)):
         return Verdict.CONFIRMED
     if percent >= LIKELY_SCORE:
         return Verdict.LIKELY
     # A name can be taken once: the second load of a module that keeps it fails, or goes without.
-    set_up = not facts.isdisjoint(_SET_UP) and facts.isdisjoint(_FREED | {Fact.NAME_STAYS})
-    if percent < RETAINED_BELOW_SCORE and set_up:
+    held = not facts.isdisjoint(_HELD_ON_PURPOSE) and facts.isdisjoint(_FREED | {Fact.NAME_STAYS})
+    if percent < RETAINED_BELOW_SCORE and held:
         return Verdict.RETAINED
     return Verdict.POSSIBLE
+
+
+def ranking(site: JudgedSite) -> tuple[object, ...]:
+    """What to sort sites by: the surest first, then the largest, then by name."""
+    return (
+        -site.verdict,
+        -site.score,
+        -site.outstanding.size_bytes,
+        -site.outstanding.count,
+        tuple((frame.module or "", frame.symbol or "", frame.offset) for frame in site.frames),
+        site.allocator,
+    )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from kleak.capture.engine.declared import FIRST_WALKS
 from kleak.capture.engine.records import Counters
-from kleak.capture.engine.sampling import FIRST_WALKS
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.kernel_state import read_kernel, read_vmalloc_regions
+from kleak.capture.site_index import Names
 from kleak.capture.sites import build_sites
-from kleak.capture.witnesses.kmemleak import KmemleakResult
+from kleak.capture.witnesses.kmemleak import NOT_ASKED, KmemleakResult
 from kleak.capture.witnesses.observer import Observer
 from kleak.capture.witnesses.page_holders import PageHolders
 from kleak.capture.witnesses.pointers import read_pointers
-from kleak.capture.witnesses.reachability import Joined, Resolve
+from kleak.capture.witnesses.reachability import Joined
 from kleak.errors import KleakError, StoppedWaitingError
 from kleak.gc_pause import no_collection
 from kleak.model.session import (
@@ -33,7 +35,7 @@ KEPT_OF_A_SITE = 1000
 SHOWN_CACHES = 5
 
 # What each counter means for a result. Named for the reader of a report.
-_LOSSES = {
+LOSSES = {
     "ledger_full": "allocations_beyond_max_outstanding",
     "stacks_full": "allocations_beyond_max_stacks",
     "totals_full": "allocations_beyond_max_totals",
@@ -44,93 +46,110 @@ _LOSSES = {
     "loads_outside": "module_loads_outside_the_scope",
     "bulk_beyond": "bulk_calls_beyond_512_objects",
 }
-_OBSERVED = {
+OBSERVED = {
     "allocated": "allocations",
     "freed": "frees",
     "foreign_frees": "frees_of_unseen_allocations",
     "walks": "stack_walks",
 }
-_REPAIRS = {
+REPAIRS = {
     "repaired_frees": "frees_seen_by_second_program",
     "repaired_allocations": "allocations_seen_by_second_program",
     "double_events": "double_allocation_events",
     "reused_addresses": "frees_inferred_from_address_reuse",
 }
+UNREPORTED = frozenset({"owned_pages"})  # counted as the memory that was made of them
 
 
-def read_session(
-    tracer: Tracer,
-    target: Target,
-    cycles: Sequence[Cycle],
-    resolve: Resolve,
-    observer: Observer,
-    *,
-    finished: bool,
-    kmemleak: KmemleakResult,
-    keep: int = KEPT_OF_A_SITE,
-    era_of: Callable[[int], int] = lambda cycle: cycle,
-    cut: Mapping[str, int] | None = None,
-    notes: Sequence[str] = (),
-) -> Session:
-    """Return what ``tracer`` saw of ``target`` in ``cycles``. Reads /proc/vmallocinfo too.
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a tracer saw, in words: ``target`` in ``cycles``, in which addresses have ``names``.
 
-    ``keep``: outstanding allocations kept of a site. ``era_of``: see build_sites().
-    ``finished``: no more cycles will come; then the memory of kept objects is searched for
-    pointers. ``kmemleak``: what it said of what is outstanding, or why it was not asked. ``cut``:
-    see cut_off().
+    ``keep``: outstanding allocations kept of a site. ``notes`` are sentences for the reader.
     """
-    report = read_vmalloc_regions()
-    answers = []
-    if report.text is not None:
-        answers.append(Answer("vmallocinfo", time.monotonic_ns(), report.text))
-    witnesses = {"outstanding": "used", "growth": "used"}
-    witnesses["vmallocinfo"] = report.state
-    witnesses["kmemleak"] = kmemleak.state
-    if kmemleak.text is not None:
-        answers.append(Answer("kmemleak", time.monotonic_ns(), kmemleak.text))
-    witnesses["pointers"] = "absent: memory is read at the end only"
+
+    target: Target
+    cycles: Sequence[Cycle]
+    names: Names
+    observer: Observer
+    keep: int = KEPT_OF_A_SITE
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a capture: no more cycles will come. ``kmemleak``: what it said of what is
+    outstanding, or why it was not asked. ``cut``: see cut_off().
+    """
+
+    kmemleak: KmemleakResult = NOT_ASKED
+    cut: Mapping[str, int] = field(default_factory=dict)
+
+
+class _Witnesses:
+    """Why each witness said nothing, or "used"; and what they said, word for word."""
+
+    def __init__(self) -> None:
+        self.states = {"outstanding": "used", "growth": "used"}
+        self.answers: list[Answer] = []
+
+    def note(self, name: str, state: str, text: str | None = None) -> None:
+        """Note what came of asking one of them, now."""
+        self.states[name] = state
+        if text is not None:
+            self.answers.append(Answer(name, time.monotonic_ns(), text))
+
+
+def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session:
+    """Return what ``tracer`` saw so far; ``end`` is None where more is to come.
+
+    Reads /proc/vmallocinfo too; at the end the memory of kept objects, for pointers.
+    """
+    witnesses = _Witnesses()
+    areas = read_vmalloc_regions()
+    witnesses.note("vmallocinfo", areas.state, areas.text)
+    kmemleak = NOT_ASKED if end is None else end.kmemleak
+    witnesses.note("kmemleak", kmemleak.state, kmemleak.text)
+    witnesses.note("pointers", "absent: memory is read at the end only")
     counters = tracer.counters()
     with no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
             tracer,
-            resolve,
-            cycles=len(cycles),
-            keep=keep,
-            era_of=era_of,
+            observed.names,
+            cycles=len(observed.cycles),
+            keep=observed.keep,
             holder=pages.holder,
             kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
             name_of=_process_names(tracer),
         )
-        witnesses["page_owner"] = pages.owner_state
-    observed = {name: counters.counted[counter] for counter, name in _OBSERVED.items()}
-    observed["frees_while_reading"] = tracer.counters().gone - counters.gone
-    if finished:
+        witnesses.note("page_owner", pages.owner_state)
+    observed_events = {name: counters.counted[counter] for counter, name in OBSERVED.items()}
+    observed_events["frees_while_reading"] = tracer.counters().gone - counters.gone
+    if end is not None:
         pointers = read_pointers(sites)
-        witnesses["pointers"] = pointers.state
-        if pointers.text is not None:
-            answers.append(Answer("pointers", time.monotonic_ns(), pointers.text))
-    about = observer.describe(sites, answers, finished=finished)
-    witnesses |= observer.witnesses
+        witnesses.note("pointers", pointers.state, pointers.text)
+    about = observed.observer.describe(sites, witnesses.answers, finished=end is not None)
+    trust = Trust(
+        losses(counters) | dict(end.cut if end is not None else {}),
+        _nonzero(counters.counted, REPAIRS),
+        observed_events,
+        tracer.means,
+        witnesses.states | observed.observer.witnesses,
+        (
+            *tracer.notes,
+            *_sampling(tracer),
+            *_own_calls(tracer),
+            *observed.notes,
+            *_remarks(counters, tracer.reused_by_cache()),
+        ),
+    )
     return Session(
         read_kernel(),
-        target,
-        tuple(cycles),
+        observed.target,
+        tuple(observed.cycles),
         sites,
-        Trust(
-            losses(counters) | dict(cut or {}),
-            _nonzero(counters.counted, _REPAIRS),
-            observed,
-            tracer.means,
-            witnesses,
-            (
-                *tracer.notes,
-                *_sampling(tracer),
-                *_own_calls(tracer),
-                *notes,
-                *_remarks(counters, tracer.reused_by_cache()),
-            ),
-        ),
-        report.regions,
+        trust,
+        areas.regions,
         about,
     )
 
@@ -146,7 +165,7 @@ def cut_off(cycles: int, failure: KleakError | None) -> dict[str, int]:
 
 def losses(counters: Counters) -> dict[str, int]:
     """Return what was lost that may change a result, by its name in reports."""
-    lost = _nonzero(counters.counted, _LOSSES)
+    lost = _nonzero(counters.counted, LOSSES)
     for event, number in counters.lost_events().items():
         lost[f"missed_{event}_events"] = number
     return lost

@@ -7,13 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Protocol
 
 from kleak.capture.engine.records import LedgerEntry, StackTotal
-from kleak.capture.engine.sampling import CLOCK_MONOTONIC_COARSE, is_call_site
-from kleak.capture.witnesses.reachability import Joined, Resolve, reachability
-from kleak.frames.stacks import Frames, strip_tracer, vmap_kind
+from kleak.capture.engine.sampling import CLOCK_MONOTONIC_COARSE
+from kleak.capture.site_index import KnownStacks, Names, SiteIndex
+from kleak.capture.witnesses.reachability import Joined, reachability
+from kleak.frames.stacks import Frames
 from kleak.model.session import Allocation, CycleTally, Frame, StackSample, Tally, TracedSite
 
 # vmap areas end in a page that is not mapped, but for vm_map_ram's (get_vm_area_node() of
@@ -50,7 +50,7 @@ class _Growing:
 
     allocator: str
     frames: Frames
-    call_site: Frame | None = None
+    call_site: Frame | None
     # Of a call site: outstanding and allocated objects by the stack that was walked for them.
     walked: dict[Frames, list[int]] = field(default_factory=dict)
     cycles: dict[int, list[int]] = field(default_factory=dict)
@@ -59,94 +59,12 @@ class _Growing:
     said: Counter[str] = field(default_factory=Counter)
 
 
-class _Sites:
-    """The sites so far, found by stack, cycle and family.
-
-    Looking at frames is what costs: the same ones, seen in another cycle, are not looked at again.
-    """
-
-    def __init__(
-        self,
-        stacks: Mapping[int, tuple[int, ...]],
-        call_sites: Mapping[int, int] | None,
-        resolve: Resolve,
-        era_of: Callable[[int], int],
-    ) -> None:
-        self._stacks = stacks
-        self._call_sites = call_sites
-        self._resolve = resolve
-        self._era_of = era_of
-        self._places: dict[tuple[int, int], int] = {}
-        self._frames: dict[Frame, int] = {}
-        self._by_row: dict[tuple[int, int, str], _Growing] = {}  # by era, not cycle
-        self._by_places: dict[tuple[str, tuple[int, ...]], _Growing] = {}
-        self._by_frames: dict[tuple[str, Frames], _Growing] = {}
-        self._by_call_site: dict[tuple[str, Frame], _Growing] = {}
-
-    def __iter__(self) -> Iterator[_Growing]:
-        return chain(self._by_frames.values(), self._by_call_site.values())
-
-    def find(self, stack: int, cycle: int, family: str) -> _Growing | None:
-        """The site of these, if there was a row of totals of them."""
-        return self._by_row.get((stack, self._era_of(cycle), family))
-
-    def add(self, stack: int, cycle: int, family: str) -> _Growing:
-        """The site of these, a new one if need be."""
-        era = self._era_of(cycle)
-        row = (stack, era, family)
-        site = self._by_row.get(row)
-        if site is None:
-            call_site = self._call_site(stack)
-            site = self._by_row[row] = (
-                self._of_call_site(self._resolve(call_site, era), family)
-                if call_site
-                else self._of_places(stack, era, family)
-            )
-        return site
-
-    def walked(self, stack: int, cycle: int) -> Frames | None:
-        """The stack that was walked for a call site, None for what is no such stack."""
-        if self._call_site(stack) in (0, stack):
-            return None
-        return strip_tracer([self._resolve(address, cycle) for address in self._stacks[stack]])
-
-    def _call_site(self, stack: int) -> int:
-        """Where stacks are sampled, the call site of one; 0 for others."""
-        if self._call_sites is None:
-            return 0
-        return stack if is_call_site(stack) else self._call_sites.get(stack, 0)
-
-    def _of_call_site(self, call_site: Frame, family: str) -> _Growing:
-        return self._by_call_site.setdefault(
-            (family, call_site), _Growing(family, (call_site,), call_site)
-        )
-
-    def _of_places(self, stack: int, cycle: int, family: str) -> _Growing:
-        known, stack_of = self._places, self._stacks[stack]
-        places = tuple([known.get((a, cycle)) or self._place(a, cycle) for a in stack_of])
-        site = self._by_places.get((family, places))
-        if site is None:
-            frames = strip_tracer([self._resolve(address, cycle) for address in stack_of])
-            allocator = allocator_of(family, frames)
-            site = self._by_frames.setdefault((allocator, frames), _Growing(allocator, frames))
-            self._by_places[family, places] = site
-        return site
-
-    def _place(self, address: int, cycle: int) -> int:
-        """A number, above 0, for each different frame."""
-        frame = self._resolve(address, cycle)
-        place = self._frames.setdefault(frame, len(self._frames) + 1)
-        self._places[address, cycle] = place
-        return place
-
-
 def build_sites(
     ledger: Ledger,
-    resolve: Resolve,
+    names: Names,
     *,
     cycles: int,
     keep: int,
-    era_of: Callable[[int], int] = lambda cycle: cycle,
     holder: Callable[[int, int], str | None] = lambda address, tgid: None,
     name_of: Callable[[int], str] = lambda tgid: "",
     kmemleak: Joined | None = None,
@@ -154,18 +72,17 @@ def build_sites(
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: what cycles 1 to ``cycles`` allocated counts. ``keep``: outstanding allocations kept
-    of a site, oldest first; fewer where there are very many sites. ``era_of`` gives one number to
-    cycles in which ``resolve`` answers the same. ``holder`` says who has the
-    page at an address that a process (its tgid) allocated. ``name_of`` names a process whose name
-    was not noted. ``kmemleak`` joins what it said, None if it was not asked. Where stacks are
-    sampled, all that has one call site is one site.
+    of a site, oldest first; fewer where there are very many sites. ``holder`` says who has the page
+    at an address that a process (its tgid) allocated. ``name_of`` names a process whose name was
+    not noted. ``kmemleak`` joins what it said, None if it was not asked.
     """
     # While allocations count, there may be younger ones, of stacks that are not read here. By the
     # clock that lags, as theirs may: allocation_time() of bpf/sampling.h.
     read_at_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
     # A module may be loaded again while the maps are read.
     totals = [row for row in ledger.totals() if row.cycle <= cycles]
-    sites = _Sites(ledger.stacks(), ledger.call_sites(), resolve, era_of)
+    stacks = KnownStacks(ledger.stacks(), ledger.call_sites())
+    sites = SiteIndex(stacks, names, _Growing)
     outstanding: Counter[int] = Counter()
     for row in totals:
         site = sites.add(row.stack, row.cycle, row.family)
@@ -220,7 +137,7 @@ def build_sites(
         kept = tuple(allocation(entry, guard_bytes) for entry in site.kept[:keep])
         built.append(_site(site, cycles, kept, sample))
     if kmemleak is not None:
-        left = kmemleak.stacks_left(resolve, cycles)
+        left = kmemleak.stacks_left(names.resolve, cycles)
         built = [
             replace(site, reachability=reachability(growing.said, site.frames, left))
             for site, growing in zip(built, sites, strict=True)
@@ -262,13 +179,6 @@ def fair_share(counts: Iterable[int], most: int, in_all: int) -> int:
             return max(share, 1)
         in_all -= count
     return most
-
-
-def allocator_of(family: str, frames: tuple[Frame, ...]) -> str:
-    """Return the name that reports have for a family; areas of vmalloc have one by their stack."""
-    if family != "vmap_area":
-        return family
-    return vmap_kind(frames) or "vmap"
 
 
 def guard_bytes_of(allocator: str) -> int:

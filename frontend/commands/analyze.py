@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kleak.commands.output import make_output, output_options
+from kleak.commands.options.output import OutputOptions, output_options
 from kleak.errors import UsageError
 from kleak.files.names import readable
 from kleak.model.report import Report
@@ -28,14 +28,7 @@ from kleak.snapshots.snapshot_files import check_order, read_snapshots
     type=click.Path(exists=True, path_type=Path),
 )
 @output_options
-def analyze(
-    paths: tuple[Path, ...],
-    json: str | None,
-    verbose: bool,
-    exact: bool,
-    fail_on: str,
-    strict: bool,
-) -> int:
+def analyze(paths: tuple[Path, ...], output: OutputOptions) -> int:
     """Judge two or more snapshots, oldest first.
 
     DIR is what kleak collect or its script made (a tar of it will do); FILE is a report that
@@ -45,7 +38,7 @@ def analyze(
     Exit status: 0 nothing found, 1 a leak found (see --fail-on), 2 usage, 5 incomplete (damaged
     records) with --strict.
     """
-    output = make_output(json, verbose, fail_on, strict, exact=exact, reads=map(str, paths))
+    reporting = output.prepare(reads=map(str, paths))
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("a snapshot or report is named twice: it would count twice")
     snapshots = read_snapshots(paths)
@@ -56,8 +49,8 @@ def analyze(
     name = f"{', '.join(map(str, paths[:2]))}"
     name += f" and {len(paths) - 2} more" if len(paths) > 2 else ""
     analysis = analyze_snapshots(snapshots, f"{readable(name)} ({noun})")
-    account = "" if analysis.memory is None else memory.render(analysis.memory, exact=exact)
-    return output.write(_with_memory(analysis), account)
+    account = "" if analysis.memory is None else memory.render(analysis.memory, exact=output.exact)
+    return reporting.write(_with_memory(analysis), account)
 
 
 def _with_memory(analysis: Analysis) -> Report:

@@ -8,11 +8,10 @@ from pathlib import Path
 import click
 
 from kleak.analysis.comparison import WORSE, compare
-from kleak.commands.output import VERDICTS
+from kleak.commands.options.decision import Decision, decision_options
 from kleak.commands.report_file import read_report
 from kleak.errors import ExitStatus
 from kleak.files.output_files import check_place, refuse_clashes, write_files
-from kleak.model.report import Verdict
 from kleak.render import difference
 from kleak.terminal import text_width
 
@@ -24,17 +23,8 @@ from kleak.terminal import text_width
     "--json", metavar="FILE", type=click.Path(), help="Write the result as JSON too; - for stdout."
 )
 @click.option("--verbose", is_flag=True, help="Also the sites that did not change.")
-@click.option(
-    "--fail-on",
-    type=click.Choice(list(VERDICTS)),
-    default=Verdict.LIKELY.label,
-    show_default=True,
-    help="Exit with 1 if a site that is new or grew has this verdict or a surer one.",
-)
-@click.option("--strict", is_flag=True, help="Exit with 5 if one of the reports is incomplete.")
-def diff(
-    before: str, after: str, json: str | None, verbose: bool, fail_on: str, strict: bool
-) -> int:
+@decision_options(site="a site that is new or grew", result="one of the reports")
+def diff(before: str, after: str, json: str | None, verbose: bool, decision: Decision) -> int:
     """Compare the reports A and B on one target: reports in JSON, or saved sessions.
 
     A site is the same if the functions on its stack are: offsets, lines and compilers' suffixes do
@@ -58,11 +48,11 @@ def diff(
     if failure is not None:
         raise failure
     reports = (comparison.before, comparison.after)
-    if strict and not all(report.trust.complete for report in reports):
+    if decision.strict and not all(report.trust.complete for report in reports):
         return ExitStatus.INCOMPLETE
     worse = any(
         change.kind in WORSE
-        and change.verdict >= VERDICTS[fail_on]
+        and change.verdict >= decision.least
         and change.after is not None
         and not change.after.excused
         for change in comparison.changes

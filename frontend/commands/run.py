@@ -3,27 +3,59 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 import click
 
 from kleak.analysis.judge import judge
+from kleak.capture.engine.declared import MAX_GENERATIONS
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
-from kleak.capture.run_session import CommandRun, trace_command
+from kleak.capture.run import CommandRun, trace_command
 from kleak.capture.scope import NamedScope
 from kleak.capture.target.processes import CommandFailedError
-from kleak.commands.output import (
-    kmemleak_option,
-    make_limits,
-    make_output,
-    output_options,
-    saved_session,
-    scope_options,
-    session_options,
-    stacks_option,
-    tracer_options,
-)
-from kleak.commands.seconds import Seconds
+from kleak.commands.options.option_group import option_group
+from kleak.commands.options.output import OutputOptions, output_options
+from kleak.commands.options.scope import scope_options, stacks_option
+from kleak.commands.options.seconds import Seconds
+from kleak.commands.options.session import SessionOptions, session_options
+from kleak.commands.options.tracer import TracerOptions, no_kmemleak_option, tracer_options
 from kleak.progress import make_progress
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How the command is run. ``tree_timeout`` is in seconds."""
+
+    by_process: bool
+    tree_timeout: float
+    repeat: int
+
+
+run_options = option_group(
+    "running",
+    RunOptions,
+    click.option(
+        "--by-process",
+        is_flag=True,
+        help="Only what the command's own processes allocate counts.",
+    ),
+    click.option(
+        "--tree-timeout",
+        metavar="SECONDS",
+        type=Seconds(0),
+        default=10.0,
+        show_default=True,
+        help="How long to wait for the command's children, once it has ended itself.",
+    ),
+    click.option(
+        "--repeat",
+        type=click.IntRange(1, MAX_GENERATIONS - 1),
+        default=1,
+        show_default=True,
+        help="Run it so often. Growth needs 3 runs to be judged.",
+    ),
+)
 
 
 @click.command(
@@ -31,52 +63,22 @@ from kleak.progress import make_progress
     epilog="Example: sudo kleak run --by-process --repeat 3 -- ./exercise-pipes",
 )
 @scope_options
-@click.option(
-    "--by-process",
-    is_flag=True,
-    help="Only what the command's own processes allocate counts.",
-)
-@click.option(
-    "--tree-timeout",
-    metavar="SECONDS",
-    type=Seconds(0),
-    default=10.0,
-    show_default=True,
-    help="How long to wait for the command's children, once it has ended itself.",
-)
-@click.option(
-    "--repeat",
-    type=click.IntRange(1, 4096),
-    default=1,
-    show_default=True,
-    help="Run it so often. Growth needs 3 runs to be judged.",
-)
+@run_options
 @stacks_option
-@tracer_options
-@kmemleak_option
-@session_options
+@tracer_options()
+@no_kmemleak_option
+@session_options()
 @output_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
     command: tuple[str, ...],
-    scope: tuple[str, ...],
-    modules: tuple[str, ...],
-    own_calls: bool,
-    by_process: bool,
-    tree_timeout: float,
-    repeat: int,
+    scope: NamedScope,
+    running: RunOptions,
     walk_every: int,
-    max_outstanding: int,
-    max_stacks: int,
-    kernel_headers: str | None,
+    tracer: TracerOptions,
     no_kmemleak: bool,
-    output: str | None,
-    keep: int,
-    json: str | None,
-    verbose: bool,
-    exact: bool,
-    fail_on: str,
-    strict: bool,
+    session: SessionOptions,
+    output: OutputOptions,
 ) -> int:
     """Find what the kernel allocates while COMMAND runs, and does not free after it.
 
@@ -93,32 +95,25 @@ def run(
     with --strict, 130 interrupted while the command does not run.
     """
     require_root()
-    reporting = make_output(
-        json, verbose, fail_on, strict, exact=exact, table_to=sys.stderr, session=output
-    )
+    reporting = output.prepare(table_to=sys.stderr, session=session.path)
     progress = make_progress()
-    limits = make_limits(max_outstanding, max_stacks)
     command_run = CommandRun(
         command,
-        NamedScope(scope, modules, own_calls),
-        by_process,
-        repeat,
-        tree_timeout,
-        kernel_headers,
-        limits,
-        keep,
-        kmemleak=not no_kmemleak,
-        walk_every=walk_every,
+        scope,
+        running.by_process,
+        running.repeat,
+        running.tree_timeout,
+        Tracing(tracer.kernel_headers, tracer.limits, session.keep, not no_kmemleak, walk_every),
     )
-    with saved_session(output, command_run.scope.target.name) as session_file:
+    with session.saved(scope.target.name) as session_file:
         try:
-            session, failure = trace_command(command_run, progress, session_file)
+            outcome = trace_command(command_run, progress, session_file)
         finally:
             progress.done()
-    status = reporting.write(judge(session))
-    if isinstance(failure, CommandFailedError):
-        click.echo(f"kleak: {failure}", err=True)
-        return failure.status
-    if failure is not None:
-        raise failure
+    status = reporting.write(judge(outcome.session))
+    if isinstance(outcome.failure, CommandFailedError):
+        click.echo(f"kleak: {outcome.failure}", err=True)
+        return outcome.failure.status
+    if outcome.failure is not None:
+        raise outcome.failure
     return status

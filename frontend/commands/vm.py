@@ -10,10 +10,11 @@ from pathlib import Path
 
 import click
 
-from kleak.commands.seconds import Seconds
+from kleak.commands.options.seconds import Seconds
 from kleak.errors import TargetError, UsageError
 from kleak.files.output_files import find_place
-from kleak.vm.boot import boot, find_kernel, kvm_works, release_of
+from kleak.vm.boot import boot, kvm_works
+from kleak.vm.kernels import find_kernel, release_of
 
 CONSOLE_LINES_SHOWN = 20
 OUTPUT_OPTIONS = ("--json", "--ktap", "--output", "-o")

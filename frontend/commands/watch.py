@@ -7,23 +7,20 @@ import shutil
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
 from kleak.capture.engine.records import Limits
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.settings import require_root
 from kleak.capture.scope import NamedScope
-from kleak.commands.output import (
-    keep_option,
-    make_limits,
-    open_session,
-    scope_options,
-    stacks_option,
-    tracer_options_from,
-)
-from kleak.commands.seconds import Seconds
+from kleak.commands.options.option_group import option_group
+from kleak.commands.options.scope import scope_options, stacks_option
+from kleak.commands.options.seconds import Seconds
+from kleak.commands.options.session import SessionOptions, session_options
+from kleak.commands.options.tracer import TracerOptions, tracer_options
 from kleak.errors import KleakError
 from kleak.progress import make_progress
 from kleak.store.writer import check_session_place
@@ -39,6 +36,54 @@ _LIMITS = Limits(outstanding=262144)
 _TEND_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """What is shown at first, and how often. ``interval`` is in seconds."""
+
+    interval: float
+    count: int | None
+    sort: str
+    filter_text: str
+    rows: int
+
+
+view_options = option_group(
+    "viewing",
+    ViewOptions,
+    click.option(
+        "--interval",
+        type=Seconds(0.1, 86400),
+        default=2.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Time between refreshes.",
+    ),
+    click.option(
+        "--count",
+        type=click.IntRange(1),
+        metavar="N",
+        help="End after so many refreshes. [default: at q, or Ctrl-C]",
+    ),
+    click.option(
+        "--sort",
+        type=click.Choice(ORDERS),
+        default="bytes",
+        show_default=True,
+        help="What the sites are sorted by.",
+    ),
+    click.option(
+        "--filter", "filter_text", default="", metavar="TERMS", help="As / in the picture."
+    ),
+    click.option(
+        "--rows",
+        type=click.IntRange(1),
+        default=20,
+        show_default=True,
+        help="Sites of a refresh that are printed into a pipe.",
+    ),
+)
+
+
 @click.command(
     epilog="Example: sudo kleak watch --scope 'ext4_*' --sort change",
 )
@@ -48,35 +93,7 @@ _TEND_S = 10.0
     type=click.IntRange(1),
     help="Only what this process, and those that it starts, allocate counts.",
 )
-@click.option(
-    "--interval",
-    type=Seconds(0.1, 86400),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between refreshes.",
-)
-@click.option(
-    "--count",
-    type=click.IntRange(1),
-    metavar="N",
-    help="End after so many refreshes. [default: at q, or Ctrl-C]",
-)
-@click.option(
-    "--sort",
-    type=click.Choice(ORDERS),
-    default="bytes",
-    show_default=True,
-    help="What the sites are sorted by.",
-)
-@click.option("--filter", "filter_text", default="", metavar="TERMS", help="As / in the picture.")
-@click.option(
-    "--rows",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="Sites of a refresh that are printed into a pipe.",
-)
+@view_options
 @click.option(
     "--prometheus",
     "prometheus_address",
@@ -86,40 +103,29 @@ _TEND_S = 10.0
     help=f"Serve the totals by site at http://ADDR:PORT{PATH}, to whoever asks; ADDR is the "
     f"loopback if not given. [without a value: {DEFAULT_ADDRESS}]",
 )
-@click.option("-o", "--output", metavar="FILE", help="Save a session at the end, for kleak report.")
-@keep_option
+@session_options(says="Save a session at the end, for kleak report.")
 @stacks_option
-@tracer_options_from(_LIMITS)
+@tracer_options(_LIMITS)
 def watch(
-    scope: tuple[str, ...],
-    modules: tuple[str, ...],
-    own_calls: bool,
+    scope: NamedScope,
     pid: int | None,
-    interval: float,
-    count: int | None,
-    sort: str,
-    filter_text: str,
-    rows: int,
+    viewing: ViewOptions,
     prometheus_address: str | None,
-    output: str | None,
-    keep: int,
+    session: SessionOptions,
     walk_every: int,
-    max_outstanding: int,
-    max_stacks: int,
-    kernel_headers: str | None,
+    tracer: TracerOptions,
 ) -> None:
     """Show what the kernel allocates from now on and has not freed, by site, again and again.
 
     On a terminal it is a picture with keys (? lists them); in a pipe, a block of lines at each
     refresh. Much of what is outstanding is in use: a leak is what grows and stays.
     """
-    parse_filter(filter_text)
+    parse_filter(viewing.filter_text)
     require_root()
-    if output is not None:
-        check_session_place(Path(output))
-    limits = make_limits(max_outstanding, max_stacks)
-    watched = Watch(NamedScope(scope, modules, own_calls), pid, kernel_headers, limits, walk_every)
-    view = View(order=sort, filter_text=filter_text)
+    if session.path is not None:
+        check_session_place(Path(session.path))
+    tracing = Tracing(tracer.kernel_headers, tracer.limits, session.keep, walk_every=walk_every)
+    watched = Watch(scope, pid, tracing)
     progress = make_progress()
     with ExitStack() as stack:
         metrics = _Metrics(",".join(watched.scope.names))
@@ -131,16 +137,16 @@ def watch(
             ledger = stack.enter_context(open_ledger(watched, progress))
         finally:
             progress.done()
-        watching = _Watching(ledger, watched, view, interval, count, metrics, keep)
+        watching = _Watching(ledger, watched, viewing, metrics, session)
         try:
             if sys.stdout.isatty():
                 watching.on_terminal()
             else:
-                watching.in_pipe(rows)
+                watching.in_pipe(viewing.rows)
         finally:
-            if output is not None:
-                watching.save(output)
-                click.echo(f"session: {output} (kleak report shows it)", err=True)
+            if session.path is not None:
+                watching.save(session)
+                click.echo(f"session: {session.path} (kleak report shows it)", err=True)
 
 
 class _Metrics:
@@ -162,11 +168,9 @@ class _Watching:
         self,
         ledger: LiveLedger,
         watched: Watch,
-        view: View,
-        interval_s: float,
-        count: int | None,
+        viewing: ViewOptions,
         metrics: _Metrics,
-        keep: int,
+        session: SessionOptions,
     ) -> None:
         self._ledger = ledger
         self._target = watched.scope.target
@@ -176,13 +180,13 @@ class _Watching:
         if watched.scope.own_calls:
             scope = f"own calls of {scope}"
         self._title = f"{scope}{process}, Linux {os.uname().release}"
-        self._view = view
-        self._interval_s = interval_s
-        self._left = count
+        self._view = View(order=viewing.sort, filter_text=viewing.filter_text)
+        self._interval_s = viewing.interval
+        self._left = viewing.count
         self._metrics = metrics
-        self._keep = keep
+        self._session = session
         self._comparison = Comparison(Since.START)
-        self._due = time.monotonic() + interval_s
+        self._due = time.monotonic() + viewing.interval
         self._tended = time.monotonic()
         self._latest = self._read()
         self._shown = self._latest
@@ -284,13 +288,13 @@ class _Watching:
     def _save_as_asked(self, screen: Screen) -> None:
         self._say("saving ...")
         self._draw(screen)
-        self._say(f"saved {self.save(None)}")
+        self._say(f"saved {self.save(replace(self._session, path=None))}")
 
-    def save(self, output: str | None) -> Path:
+    def save(self, options: SessionOptions) -> Path:
         """Write a session, and return where. Raises KleakError where that fails."""
-        with open_session(output, self._target.name) as writer:
+        with options.open(self._target.name) as writer:
             try:
-                writer.save(self._ledger.session(self._keep))
+                writer.save(self._ledger.session(options.keep))
             finally:
                 if writer.failed:
                     writer.discard()

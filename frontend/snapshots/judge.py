@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from kleak.frames.stacks import base_name
-from kleak.model.report import Evidence, JudgedSite, Report, Verdict
+from kleak.analysis.verdict import conclude, ranking
+from kleak.frames.names import base_name
+from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.model.session import Frame, Kernel, Target, Trust
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
-from kleak.snapshots.suspects import Fact, Finding, Suspect
+from kleak.snapshots.suspects import Suspect
 from kleak.snapshots.witnesses import counters, kmemleak, log, meminfo, slabinfo, vmallocinfo
 from kleak.snapshots.witnesses.meminfo import MemoryTrends
 from kleak.units import size
 
-CONFIRMED_SCORE = 95.0
-LIKELY_SCORE = 75.0
-RETAINED_BELOW_SCORE = 50.0
 LISTED_BELOW_LIKELY = 25
 # A cache whose growth call sites explain to this share is told with them, not by itself.
 EXPLAINED_SHARE = 0.8
-
-# Findings of one group tell the same thing twice: only the greatest weight of a group counts.
-_GROUPS: tuple[tuple[str, frozenset[Fact]], ...] = (
-    (
-        "growth",
-        frozenset(
-            (
-                Fact.GREW_EACH_STEP_EQUALLY,
-                Fact.GREW_EACH_STEP,
-                Fact.GREW_IN_SOME_STEPS,
-                Fact.TREND,
-            )
-        ),
-    ),
-    ("code gone", frozenset((Fact.CODE_GONE, Fact.TEXT_GONE))),
-    ("reachability", frozenset((Fact.UNREFERENCED_ONCE, Fact.UNREFERENCED_TWICE))),
-    ("kernel", frozenset((Fact.KERNEL_SAYS,))),
-)
-_HELD_ON_PURPOSE = frozenset(
-    (Fact.GREW_IN_FIRST_STEP, Fact.TASK_STACK, Fact.MODULE_MEMORY, Fact.RECLAIMABLE)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +50,11 @@ def analyze(snapshots: Sequence[Snapshot], name: str) -> Analysis:
     for judge in _JUDGES:
         for suspect in judge(snapshots, places):
             merger.add(suspect)
-    sites = sorted((_weigh(suspect) for suspect in _fold_caches(merger.suspects)), key=_order)
+    complete = not any(shot.damaged for shot in snapshots)
+    sites = sorted(
+        (_weigh(suspect, complete=complete) for suspect in _fold_caches(merger.suspects)),
+        key=ranking,
+    )
     listed = [site for site in sites if site.verdict >= Verdict.LIKELY]
     others = [site for site in sites if site.verdict < Verdict.LIKELY]
     left_out = others[LISTED_BELOW_LIKELY:]
@@ -185,49 +165,19 @@ def _fold_caches(suspects: Sequence[Suspect]) -> list[Suspect]:
     return kept
 
 
-def _weigh(suspect: Suspect) -> JudgedSite:
-    facts = [finding.fact for finding in suspect.findings]
-    evidence = [_evidence(finding) for finding in suspect.findings]
-    for group, members in _GROUPS:
-        weights = [fact.value[0] for fact in facts if fact in members]
-        if len(weights) > 1:
-            says = f"{len(weights)} findings on {group} tell the same: only the strongest counts"
-            evidence.append(Evidence("correlation", says, max(weights) - sum(weights)))
-    evidence.append(Evidence("prior", Fact.PRIOR.value[1], Fact.PRIOR.value[0]))
-    percent = round(100 / (1 + math.exp(-sum(item.weight for item in evidence))), 1)
+def _weigh(suspect: Suspect, *, complete: bool) -> JudgedSite:
+    found = conclude(suspect.findings, complete=complete)
     return JudgedSite(
         rank=0,
-        verdict=_decide(percent, frozenset(facts)),
-        score=percent,
+        verdict=found.verdict,
+        score=found.score,
         allocator=suspect.allocator,
         outstanding=suspect.outstanding,
         per_cycle=suspect.per_step,
         frames=suspect.frames,
-        evidence=tuple(evidence),
+        evidence=found.evidence,
         allocator_frames=suspect.allocator_frames,
     )
-
-
-def _evidence(finding: Finding) -> Evidence:
-    return Evidence(finding.witness, finding.says, finding.fact.value[0])
-
-
-def _decide(percent: float, facts: frozenset[Fact]) -> Verdict:
-    """Confirmed takes two kinds of evidence that do not tell the same thing."""
-    kinds = sum(not facts.isdisjoint(members) for _, members in _GROUPS)
-    if percent >= CONFIRMED_SCORE and kinds >= 2:
-        return Verdict.CONFIRMED
-    if percent >= LIKELY_SCORE:
-        return Verdict.LIKELY
-    if percent < RETAINED_BELOW_SCORE and not facts.isdisjoint(_HELD_ON_PURPOSE):
-        return Verdict.RETAINED
-    return Verdict.POSSIBLE
-
-
-def _order(site: JudgedSite) -> tuple[object, ...]:
-    frames = tuple((frame.module or "", frame.symbol or "", frame.offset) for frame in site.frames)
-    held = site.outstanding
-    return (-site.verdict, -site.score, -held.size_bytes, -held.count, frames, site.allocator)
 
 
 _REPORTS = (

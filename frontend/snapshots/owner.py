@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kleak.analysis.findings import Finding
+from kleak.analysis.weights import Fact
 from kleak.model.session import Frame
 from kleak.snapshots.places import Places
-from kleak.snapshots.suspects import Fact, Finding
 
 
 def judge_owner(witness: str, frames: Sequence[Frame], places: Places) -> Finding | None:

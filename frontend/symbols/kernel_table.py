@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
 
+from kleak.frames.names import base_name
 from kleak.model.session import Frame
 from kleak.parsers.errors import ParseError
 from kleak.parsers.kallsyms import SymbolColumns, parse_columns
@@ -24,14 +25,6 @@ _TEXT_KINDS = frozenset((b"t", b"T", b"w", b"W"))
 # Owners in /proc/kallsyms that are no modules: code the kernel makes while it runs
 # (bpf_get_kallsym(), ftrace_get_trampoline_kallsym(), kprobe_get_kallsym()).
 _GENERATED = re.compile(r"bpf|__builtin__\w+")
-# What GCC and clang add to the name of a function they split, cloned or specialised.
-_SUFFIXES = re.compile(r"(?:\.(?:part|constprop|isra|cold|lto_priv|llvm|\d+)(?:\.\d+)*)+\Z")
-_SUFFIXES_BYTES = re.compile(_SUFFIXES.pattern.encode())
-
-
-def base_name(symbol: str) -> str:
-    """The name of the function in the source: without .part.0, .constprop.0, .isra.0, .cold."""
-    return _SUFFIXES.sub("", symbol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +153,10 @@ class KernelTable:
     @cached_property
     def _source_names(self) -> list[bytes]:
         """The text symbols of the kernel image, as the source names them."""
-        return [_SUFFIXES_BYTES.sub(b"", name) if b"." in name else name for name in self._names]
+        return [
+            base_name(name.decode()).encode() if b"." in name or b"_noprof" in name else name
+            for name in self._names
+        ]
 
     def _matching(self, pattern: str) -> list[int]:
         """Places of the symbols that a glob matches, as they are or as the source names them."""

@@ -20,14 +20,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kleak.capture.engine.headers import kernel_cache
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
 from kleak.errors import UnsupportedError, UsageError
+from kleak.vm.kernels import release_of
+from kleak.vm.streams import Console, Output, Sink, reader
 
 BOOT_LIMIT_S = 300.0
 """How long a guest may take until its first program runs. Emulated ones take 15 to 30 s."""
@@ -38,10 +41,6 @@ KVM_PROOF_LIMIT_S = 60.0
 POWER_OFF_LIMIT_S = 30.0
 """How long a guest may take to power off once the command's exit status is known."""
 
-DEV_RELEASE = "-kleak-dev"
-"""How the release of the kernel of `make dev-kernel` ends (CONFIG_LOCALVERSION)."""
-
-CONSOLE_LINES = 200
 SHARED = "/run/kleak"
 STDERR_PORT = "kleak.stderr"
 
@@ -51,10 +50,10 @@ _OVERLAYS = ("/etc", "/lib", "/home", "/opt", "/srv", "/usr", "/var", "/tmp")  #
 # (lore.kernel.org, "qemu-x86_64 booting with 8.0.0 stil see int3", July 2023). Each probe that is
 # attached patches code.
 _EMULATION = ("-accel", "tcg,thread=single")
-_SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+# The names that virtme-run looks for, in its order.
+_BUSYBOXES = ("busybox-static", "busybox.static", "busybox")
+_SYSTEM_PATH = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin"
 _NOT_FOR_THE_GUEST = ("DBUS_SESSION_BUS_ADDRESS", "OLDPWD", "PWD", "TMPDIR", "XDG_RUNTIME_DIR")
-
-Sink = Callable[[bytes], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,71 +71,6 @@ class Result:
     stdout: bytes
     stderr: bytes
     console_tail: tuple[str, ...]
-
-
-# --- kernels ------------------------------------------------------------------------------
-
-
-def find_kernel(name: str | None = None) -> Path:
-    """Return the image to boot for ``name``: an image, a release, or a series such as "6.12".
-
-    Releases and series are looked up in the kernel cache, then in /boot; "dev" is what `make
-    dev-kernel` built. Without a name it is the newest of the cache but for that one, whose
-    debugging makes it slow, or the newest of /boot.
-
-    Raises:
-        UsageError: nothing of that name, or it is no kernel image.
-        UnsupportedError: no name given, and there is no kernel at all.
-    """
-    cached = sorted(kernel_cache().glob("[!.]*/boot/vmlinuz-*"))
-    installed = sorted(Path("/boot").glob("vmlinuz-*"))
-    if name is None:
-        usual = [image for image in cached if not release_of(image).endswith(DEV_RELEASE)]
-        for images in (usual, installed):
-            if images:
-                return max(images, key=lambda image: _release_key(release_of(image))).resolve()
-        raise UnsupportedError(
-            f"no kernel to boot in {kernel_cache()} or /boot: run 'make setup', or name an image "
-            "with --kernel"
-        )
-    for image in (
-        Path(name),
-        *kernel_cache().glob(f"{name}/boot/vmlinuz-*" if _is_plain(name) else "\0"),
-        Path("/boot") / f"vmlinuz-{name}",
-    ):
-        if image.is_file():
-            if not _is_kernel_image(image):
-                raise UsageError(f"--kernel {name}: {image} is not a kernel image that boots")
-            return image.resolve()
-    known = ", ".join(sorted({release_of(image) for image in (*cached, *installed)})) or "none"
-    raise UsageError(f"--kernel {name}: no such image or release (known releases: {known})")
-
-
-def release_of(image: Path) -> str:
-    """Return the release in the name of a kernel image, as Debian names it: vmlinuz-RELEASE."""
-    return image.name.removeprefix("vmlinuz-")
-
-
-def _is_plain(name: str) -> bool:
-    return re.fullmatch(r"[\w.+~-]+", name) is not None
-
-
-def _release_key(release: str) -> list[tuple[int, str]]:
-    return [
-        (int(part), "") if part.isdigit() else (-1, part)
-        for part in re.findall(r"\d+|\D+", release)
-    ]
-
-
-def _is_kernel_image(image: Path) -> bool:
-    # The boot protocol's magic: x86 "HdrS" at 0x202 (Documentation/arch/x86/boot.rst), arm64
-    # "ARM\x64" at 56 (Documentation/arch/arm64/booting.rst).
-    with image.open("rb") as file:
-        head = file.read(0x206)
-    return head[0x202:0x206] == b"HdrS" or head[56:60] == b"ARM\x64"
-
-
-# --- KVM ----------------------------------------------------------------------------------
 
 
 def kvm_works(kernel: Path) -> bool:
@@ -173,9 +107,6 @@ def kvm_works(kernel: Path) -> bool:
     return works
 
 
-# --- booting ------------------------------------------------------------------------------
-
-
 def boot(
     kernel: Path,
     argv: Sequence[str],
@@ -210,13 +141,14 @@ def boot(
 
     Raises:
         UsageError: a directory that cannot be shared.
-        UnsupportedError: virtme-ng or qemu is missing.
+        UnsupportedError: virtme-ng, qemu or a static busybox is missing.
     """
     runner = virtme_run()
+    check_busybox(kernel)
     shares = outermost([path.resolve() for path in rw_dirs])
     if kvm is None:
         kvm = kvm_works(kernel)
-    out, err = _Output(stdout), _Output(stderr)
+    out, err = Output(stdout), Output(stderr)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="kleak-vm-") as private:
         shared = Path(private) / "shared"
@@ -224,7 +156,7 @@ def boot(
         scratch = Path(private) / "scratch"
         scratch.mkdir()
         _write_job(shared, argv, cwd or Path.cwd(), terminals or {})
-        out_end, err_end, console_end = (_reader(sink) for sink in (out, err, console))
+        out_end, err_end, console_end = (reader(sink) for sink in (out, err, console))
         try:
             process = subprocess.Popen(
                 _command_line(
@@ -272,6 +204,29 @@ def virtme_run() -> str:
     if shutil.which(qemu) is None:
         raise UnsupportedError(f"{qemu} is not installed: apt-get install qemu-system")
     return found
+
+
+def check_busybox(kernel: Path) -> None:
+    """Raise UnsupportedError if ``kernel`` has modules, and the busybox that would load those it
+    needs to find its root is one that needs libraries: there are none yet.
+    """
+    release = release_of(kernel)
+    roots = (kernel.parent.parent, Path("/"), Path("/usr"))
+    if not any((root / "lib/modules" / release).is_dir() for root in roots):
+        return  # nothing to load, or a kernel in its build tree, of which virtme-run knows more
+    places = ":".join(filter(None, (os.environ.get("PATH"), _SYSTEM_PATH)))
+    found = next(filter(None, (shutil.which(name, path=places) for name in _BUSYBOXES)), None)
+    if found is not None and _needs_libraries(Path(found)):
+        raise UnsupportedError(
+            f"{found} is not statically linked, and a guest cannot begin with it: "
+            "apt-get install busybox-static"
+        )
+
+
+def _needs_libraries(program: Path) -> bool:
+    with suppress(OSError, ELFError), program.open("rb") as file:
+        return any(ELFFile(file).iter_segments("PT_INTERP"))
+    return False
 
 
 def outermost(paths: Sequence[Path]) -> list[Path]:
@@ -361,7 +316,7 @@ def _watch(
     process: subprocess.Popen[bytes],
     shared: Path,
     timeout_s: float,
-    outputs: tuple[_Output, _Output],
+    outputs: tuple[Output, Output],
     cancelled: threading.Event | None,
 ) -> str | None:
     """Wait for the guest to end; return why it has to be killed, or None if it ended."""
@@ -398,69 +353,3 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-# --- output -------------------------------------------------------------------------------
-
-
-class _Output:
-    """Hands the pieces of one stream on, or keeps them."""
-
-    def __init__(self, sink: Sink | None) -> None:
-        self.kept = bytearray()
-        self.error: OSError | None = None
-        self._sink = sink
-
-    def feed(self, data: bytes) -> None:
-        if self._sink is None:
-            self.kept += data
-        elif self.error is None:
-            try:
-                self._sink(data)
-            except OSError as error:  # a closed pipe: _watch sees it and ends the guest
-                self.error = error
-
-
-class Console:
-    """The last lines of the guest's console, in ``lines``."""
-
-    def __init__(self) -> None:
-        """Start with no lines."""
-        self.lines: deque[str] = deque(maxlen=CONSOLE_LINES)
-        self._rest = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the console, which may end anywhere in a line."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\t]", "", line.decode("latin-1"))
-            if text.strip():
-                self.lines.append(text.rstrip())
-
-    def panic(self) -> str | None:
-        """Return the panic as one line if the console holds one (kernel/panic.c, panic())."""
-        for line in self.lines:
-            _, found, reason = line.partition("Kernel panic - not syncing: ")
-            if found:
-                return f"the guest kernel panicked: {reason.strip()}"
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    fd: int
-    thread: threading.Thread
-
-
-def _reader(output: _Output | Console) -> _End:
-    """Return the end of a pipe to write to; a thread feeds ``output`` from the other end."""
-    source, sink = os.pipe()
-
-    def read() -> None:
-        with open(source, "rb", buffering=0) as pipe:
-            while data := pipe.read(65536):
-                output.feed(data)
-
-    thread = threading.Thread(target=read, name="kleak-vm-output", daemon=True)
-    thread.start()
-    return _End(sink, thread)

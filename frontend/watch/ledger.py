@@ -9,32 +9,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kleak.capture.engine.bcc_library import release_compiler
-from kleak.capture.engine.events import plan_here
-from kleak.capture.engine.headers import find_headers
-from kleak.capture.engine.ledger import FAMILIES
-from kleak.capture.engine.records import Counters, Limits
-from kleak.capture.engine.sampling import WALK_EVERY, Growth, is_call_site
+from kleak.capture.engine.declared import FAMILIES
+from kleak.capture.engine.records import Counters
+from kleak.capture.engine.sampling import Growth
 from kleak.capture.engine.tracer import Tracer
-from kleak.capture.machine.kernel_state import loaded_modules, read_kernel_table
-from kleak.capture.read_session import losses, read_session
+from kleak.capture.lifecycle import Tracing
+from kleak.capture.read_session import End, Observed, losses, read_session
+from kleak.capture.running_names import RunningNames
 from kleak.capture.scope import NamedScope
-from kleak.capture.sites import allocator_of, guard_bytes_of
+from kleak.capture.site_index import Row, SiteIndex
+from kleak.capture.sites import guard_bytes_of
 from kleak.capture.target.processes import follow_running, processes_refused
-from kleak.capture.witnesses.kmemleak import NOT_ASKED
+from kleak.capture.tracers import tracer_of_scope
 from kleak.capture.witnesses.observer import Observer
 from kleak.errors import UsageError
-from kleak.frames.stacks import strip_tracer
+from kleak.frames.stacks import Frames
 from kleak.model.session import Cycle, Frame, Session
 from kleak.progress import Progress
 from kleak.symbols.kernel_table import KernelTable
-from kleak.symbols.symboliser import Symboliser
 from kleak.watch.readings import Held, LiveSite, Reading, Since
 
 MOST_MARKS = 999
 # Ages are read from every outstanding allocation: so often that it takes this share of a core.
 _SHARE_OF_AGES = 1 / 250
 _SPARE_NAMES = 1024
-_MODULES_EVERY_NS = 1_000_000_000
 
 # Fields that are read of a row of totals (key, value), and of an outstanding allocation.
 _TOTALED = (
@@ -43,21 +41,14 @@ _TOTALED = (
 )
 _AGED = ("stack", "time_ns", "cycle", "family")
 
-_Place = tuple[int, int]  # a stack's key and the number of a family
-
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What counts. ``pid``: only what that process and those that it starts allocate.
-
-    ``walk_every``: in a scope of everything or of own calls, one stack in so many is walked.
-    """
+    """What counts. ``pid``: only what that process and those that it starts allocate."""
 
     scope: NamedScope
     pid: int | None
-    headers: str | None
-    limits: Limits
-    walk_every: int = WALK_EVERY
+    tracing: Tracing
 
 
 @contextmanager
@@ -67,21 +58,10 @@ def open_ledger(watch: Watch, progress: Progress) -> Iterator[LiveLedger]:
     Raises UnsupportedError where this machine cannot trace, UsageError and TargetError for the
     scope.
     """
-    progress.say("reading the kernel's types and symbols")
-    table = read_kernel_table()
-    scope = watch.scope.find(table)
-    by_process = watch.pid is not None
-    tracer = Tracer(
-        plan_here(table, modules=False, processes=by_process),
-        find_headers(watch.headers),
-        symbols=scope.symbols,
-        loaded=scope.loaded,
-        by_process=by_process,
-        own_calls=watch.scope.own_calls,
-        limits=watch.limits,
-        walk_every=watch.walk_every,
+    follows = watch.pid is not None
+    tracer, table = tracer_of_scope(
+        watch.scope, watch.tracing, progress, processes=follows, by_process=follows
     )
-    progress.say("compiling and attaching")
     with tracer:
         release_compiler()
         if watch.pid is not None:
@@ -96,13 +76,14 @@ class LiveLedger:
         """Begin to count."""
         self._tracer = tracer
         self._watch = watch
-        self._names = _Names(tracer, table, watch.scope)
+        self._names = RunningNames(table, watch.scope.globs)
+        self._sites = SiteIndex(tracer, self._names, _make_site)
         self._growth = Growth(tracer)
         self._observer = Observer(watch.scope.names, 1)
         self._observer.sample("start", 0, ())
-        self._evict_at = watch.limits.stacks // 2
+        self._evict_at = watch.tracing.limits.stacks // 2
         self._full = 0
-        self._ages: dict[_Place, list[int]] = {}
+        self._ages: dict[Row, list[int]] = {}
         self._ages_at_ns = self._ages_due_ns = time.monotonic_ns()
         self._began_ns = [time.monotonic_ns()]  # the start, then the marks
         self._mark = tracer.count_allocations(True, cycle=1)
@@ -129,8 +110,8 @@ class LiveLedger:
         now = time.monotonic_ns()
         stacks: set[int] = set()
         rows = 0
-        start: dict[_Place, list[int]] = {}
-        marked: dict[_Place, list[int]] = {}
+        start: dict[Row, list[int]] = {}
+        marked: dict[Row, list[int]] = {}
         mark = self._mark
         for stack, cycle, family, made, made_bytes, freed, freed_bytes in self._rows_of_totals():
             rows += 1
@@ -138,20 +119,22 @@ class LiveLedger:
                 stacks.add(stack)
             if made <= freed:
                 continue
-            place = (stack, family)
+            place = (stack, 0, FAMILIES[family])
             _add(start, place, made - freed, made_bytes - freed_bytes)
             if cycle >= mark:
                 _add(marked, place, made - freed, made_bytes - freed_bytes)
         if now >= self._ages_due_ns:
             self._read_ages()
         held = {Since.START: self._by_site(start, 0)}
-        self._names.show_most_common(start)
-        self._growth.note(self._names.by_call_site(start))
+        self._show_most_common(start)
+        self._growth.note(self._by_call_site(start))
         began = {Since.START: self._began_ns[0]}
         if len(self._began_ns) > 1:
             held[Since.MARK] = self._by_site(marked, 1)
             began[Since.MARK] = self._began_ns[-1]
-        self._names.forget_all_but(start)
+        if len(self._sites) > 2 * len(start) + _SPARE_NAMES:
+            self._sites.forget_all_but(start)
+            self._names.forget()
         counters = self._tracer.counters()
         lost = losses(counters)
         if self._watch.pid is not None and (unfollowed := processes_refused(self._tracer)):
@@ -183,25 +166,18 @@ class LiveLedger:
                 f"{self._tracer.evicted_stacks} times a stack of which nothing was outstanding was "
                 "dropped to make room, and what it had allocated and freed before forgotten"
             )
-        return read_session(
-            self._tracer,
-            self._watch.scope.target,
-            cycles,
-            lambda address, cycle: self._names.resolve(address),
-            self._observer,
-            finished=True,
-            keep=keep,
-            kmemleak=NOT_ASKED,
-            notes=notes,
+        observed = Observed(
+            self._watch.scope.target, cycles, self._names, self._observer, keep, tuple(notes)
         )
+        return read_session(self._tracer, observed, End())
 
     def _rows_of_totals(self) -> Iterator[tuple[int, ...]]:
         return self._tracer.table("totals").fields(*_TOTALED)
 
-    def _by_site(self, places: dict[_Place, list[int]], which: int) -> dict[LiveSite, Held]:
+    def _by_site(self, places: dict[Row, list[int]], which: int) -> dict[LiveSite, Held]:
         held: dict[LiveSite, Held] = {}
         for place, (count, size_bytes) in places.items():
-            site = self._names.site(place)
+            site = self._sites.add(*place)
             size_bytes -= count * guard_bytes_of(site.allocator)
             known = self._ages.get(place)
             oldest = None if known is None else known[which] or None
@@ -212,15 +188,35 @@ class LiveLedger:
             held[site] = Held(count, size_bytes, oldest)
         return held
 
+    def _show_most_common(self, places: dict[Row, list[int]]) -> None:
+        """Give each site that is a call site the stack that most of its objects have."""
+        most: dict[LiveSite, tuple[int, Frames]] = {}
+        for place, (count, _) in places.items():
+            site = self._sites.add(*place)
+            frames = self._sites.walked(*place[:2]) if site.by_call_site else None
+            if frames is not None and count > most.get(site, (0, ()))[0]:
+                most[site] = count, frames
+        for site, (_, frames) in most.items():
+            site.show(frames)
+
+    def _by_call_site(self, places: dict[Row, list[int]]) -> Counter[int]:
+        """Objects outstanding of each call site; nothing where stacks are not sampled."""
+        counts: Counter[int] = Counter()
+        for place, (count, _) in places.items():
+            if self._sites.add(*place).by_call_site:
+                counts[self._sites.call_site(place[0])] += count
+        return counts
+
     def _read_ages(self) -> None:
         """Find the oldest object of each stack: of all, and of those since the mark (0: none)."""
         began, worked_ns = time.monotonic_ns(), time.thread_time_ns()
-        ages: dict[_Place, list[int]] = {}
+        ages: dict[Row, list[int]] = {}
         mark = self._mark
         for stack, time_ns, cycle, family in self._tracer.table("outstanding").fields((), _AGED):
-            known = ages.get((stack, family))
+            row = (stack, 0, FAMILIES[family])
+            known = ages.get(row)
             if known is None:
-                ages[stack, family] = [time_ns, time_ns if cycle >= mark else 0]
+                ages[row] = [time_ns, time_ns if cycle >= mark else 0]
                 continue
             if time_ns < known[0]:
                 known[0] = time_ns
@@ -232,7 +228,7 @@ class LiveLedger:
 
     def _make_room(self, rows: int, stacks: int, counters: Counters) -> None:
         """Evict when half of the room that the last eviction left is taken."""
-        limits = self._watch.limits
+        limits = self._watch.tracing.limits
         room = limits.totals - limits.stacks  # more rows than stacks: epochs and marks make them
         taken = max(stacks, rows - room)
         full = counters.counted["stacks_full"] + counters.counted["totals_full"]
@@ -250,7 +246,7 @@ class LiveLedger:
         return len(seen), sum(not self._tracer.is_call_site(stack) for stack in set(seen))
 
 
-def _add(places: dict[_Place, list[int]], place: _Place, count: int, size_bytes: int) -> None:
+def _add(places: dict[Row, list[int]], place: Row, count: int, size_bytes: int) -> None:
     known = places.get(place)
     if known is None:
         places[place] = [count, size_bytes]
@@ -259,82 +255,5 @@ def _add(places: dict[_Place, list[int]], place: _Place, count: int, size_bytes:
         known[1] += size_bytes
 
 
-class _Names:
-    """Names each stack once. Forgets those of which nothing is outstanding any more."""
-
-    def __init__(self, tracer: Tracer, table: KernelTable, scope: NamedScope) -> None:
-        self._tracer = tracer
-        self._table = table
-        self._globs = scope.globs
-        self._symbols = Symboliser(table)
-        self._modules = frozenset(loaded_modules())
-        self._modules_due_ns = 0
-        self._sites: dict[_Place, LiveSite] = {}
-        self._known: dict[tuple[str, tuple[Frame, ...]], LiveSite] = {}
-        # Where stacks are sampled, by stack: its call site, and its frames.
-        self._call_sites: dict[int, int] = {}
-        self._frames: dict[int, tuple[Frame, ...]] = {}
-
-    def site(self, place: _Place) -> LiveSite:
-        """Return the site of a stack and family."""
-        site = self._sites.get(place)
-        if site is None:
-            stack, family = place
-            addresses = self._tracer.stack(stack)
-            frames = strip_tracer([self.resolve(address) for address in addresses])
-            call_site = self._tracer.call_site(stack)
-            if call_site:
-                self._call_sites[stack], self._frames[stack] = call_site, frames
-                frames = (self.resolve(call_site),)
-            allocator = allocator_of(FAMILIES[family], frames)
-            site = self._known.setdefault(
-                (allocator, frames), LiveSite(allocator, frames, by_call_site=bool(call_site))
-            )
-            self._sites[place] = site
-        return site
-
-    def show_most_common(self, places: dict[_Place, list[int]]) -> None:
-        """Give each site that is a call site the stack that most of its objects have."""
-        most: dict[LiveSite, tuple[int, int]] = {}
-        for place, (count, _) in places.items():
-            stack = place[0]
-            if stack in self._frames and not is_call_site(stack):
-                site = self._sites[place]
-                most[site] = max(most.get(site, (0, 0)), (count, stack))
-        for site, (_, stack) in most.items():
-            site.show(self._frames[stack])
-
-    def by_call_site(self, places: dict[_Place, list[int]]) -> Counter[int]:
-        """Objects outstanding of each call site; nothing where stacks are not sampled."""
-        counts: Counter[int] = Counter()
-        for (stack, _), (count, _) in places.items():
-            if stack in self._call_sites:
-                counts[self._call_sites[stack]] += count
-        return counts
-
-    def resolve(self, address: int) -> Frame:
-        """Name a return address, also of a module that was loaded since the start."""
-        frame = self._symbols.resolve(address, 0)
-        # The tracer's own programs have no names either: ask once for many addresses.
-        if frame.symbol is None and time.monotonic_ns() >= self._modules_due_ns:
-            self._modules_due_ns = time.monotonic_ns() + _MODULES_EVERY_NS
-            modules = frozenset(loaded_modules())
-            if not modules <= self._modules:
-                self._table = read_kernel_table()
-                for glob in self._globs:
-                    self._table.prefer(glob)
-                self._symbols = Symboliser(self._table)
-                frame = self._symbols.resolve(address, 0)
-            self._modules = modules
-        return frame
-
-    def forget_all_but(self, places: dict[_Place, list[int]]) -> None:
-        """Forget other places, if there are many."""
-        if len(self._sites) <= 2 * len(places) + _SPARE_NAMES:
-            return
-        self._sites = {place: self._sites[place] for place in places if place in self._sites}
-        self._known = {(site.allocator, site.origin): site for site in self._sites.values()}
-        stacks = {stack for stack, _ in self._sites}
-        self._call_sites = {key: at for key, at in self._call_sites.items() if key in stacks}
-        self._frames = {key: frames for key, frames in self._frames.items() if key in stacks}
-        self._symbols = Symboliser(self._table)
+def _make_site(allocator: str, frames: Frames, call_site: Frame | None) -> LiveSite:
+    return LiveSite(allocator, frames, by_call_site=call_site is not None)

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from kleak.capture.engine.declared import COPIED_EVENTS
+from kleak.capture.engine.events import plan_here
+from kleak.capture.engine.hooks import TRACEPOINTS
+from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.store.reader import read_session
 from tests.support.build_modules import TOP
 
@@ -183,3 +187,16 @@ def test_scope_that_matches_nothing(tmp_path: Path) -> None:
     result = kleak("run", "--scope", "no_such_function_*", "--", "true", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == "kleak: no function of this kernel matches no_such_function_*\n"
+
+
+def test_each_tracepoint_with_two_copies_has_marks_under_its_name() -> None:
+    """Else what its first copy was skipped would be counted under another, or not at all."""
+    plan = plan_here(read_kernel_table(), modules=False)
+    copied = {
+        event.name
+        for event in plan.events
+        for way in event.ways
+        if way.attachment in TRACEPOINTS and len(way.programs) == 2
+    }
+    assert copied <= set(COPIED_EVENTS)
+    assert {"kmalloc", "kfree", "mm_page_alloc", "mm_page_free"} <= copied

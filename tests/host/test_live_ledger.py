@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from kleak.capture.engine.records import Limits
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.scope import NamedScope
 from kleak.model.session import Tally
 from kleak.progress import Lines
@@ -89,7 +90,9 @@ def close(process: subprocess.Popen[str], ledger: LiveLedger) -> Reading:
 
 def test_what_is_not_outstanding_makes_room() -> None:
     watch = Watch(
-        NamedScope(("do_signalfd4", *KINDS)), None, None, Limits(4096, STACKS, 4 * STACKS)
+        NamedScope(("do_signalfd4", *KINDS)),
+        None,
+        Tracing(limits=Limits(4096, STACKS, 4 * STACKS)),
     )
     with load() as process, open_ledger(watch, Lines()) as ledger:
         keep(process, KEPT)
@@ -128,7 +131,7 @@ def test_what_is_not_outstanding_makes_room() -> None:
 
 def test_nothing_is_miscounted_while_room_is_made() -> None:
     """Rows are dropped all the time while two processes allocate and free on them."""
-    watch = Watch(NamedScope(("do_signalfd4",)), None, None, Limits())
+    watch = Watch(NamedScope(("do_signalfd4",)), None, Tracing())
     with load() as one, load() as other, open_ledger(watch, Lines()) as ledger:
         keep(one, KEPT)
         ledger.mark()  # else the row could not go: it would have the kept ones too
@@ -155,7 +158,7 @@ def test_nothing_is_miscounted_while_room_is_made() -> None:
 def test_own_allocations_do_not_appear() -> None:
     with (
         load() as process,
-        open_ledger(Watch(NamedScope(), None, None, Limits()), Lines()) as ledger,
+        open_ledger(Watch(NamedScope(), None, Tracing()), Lines()) as ledger,
     ):
         keep(process, KEPT)
         for _ in range(KEPT):
@@ -172,7 +175,7 @@ def test_a_process_that_has_ended_is_not_followed() -> None:
     with load() as process:
         do(process, "ended = os.fork() or os._exit(0)")
         do(process, "os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)")
-        watch = Watch(NamedScope(("do_signalfd4",)), process.pid, None, Limits())
+        watch = Watch(NamedScope(("do_signalfd4",)), process.pid, Tracing())
         with open_ledger(watch, Lines()) as ledger:
             followed = {key for key, _ in ledger._tracer.table("followed").rows()}
     assert followed == {process.pid}
@@ -183,11 +186,12 @@ WATCHED = f"""
 import os, sys
 from kleak.watch.ledger import Watch, open_ledger
 from kleak.capture.engine.records import Limits
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.scope import NamedScope
 from kleak.watch.readings import Since
 from kleak.progress import Lines
 pid = int(sys.argv[1]) if sys.argv[1:] else None
-with open_ledger(Watch(NamedScope(("alloc_pipe_info",)), pid, None, Limits()), Lines()) as ledger:
+with open_ledger(Watch(NamedScope(("alloc_pipe_info",)), pid, Tracing()), Lines()) as ledger:
     kept = [os.pipe() for _ in range({KEPT})]
     if pid:
         print(flush=True)
@@ -219,7 +223,7 @@ def test_process_of_an_outer_proc() -> None:
 
 
 def test_maps_that_are_full_are_said() -> None:
-    watch = Watch(NamedScope(("do_signalfd4",)), None, None, Limits(11, 2, 4))
+    watch = Watch(NamedScope(("do_signalfd4",)), None, Tracing(limits=Limits(11, 2, 4)))
     with load() as process, open_ledger(watch, Lines()) as ledger:
         keep(process, KEPT)
         lost = ledger.read().lost
@@ -234,7 +238,7 @@ def test_only_one_process_and_what_it_starts(named_by: Callable[[list[int]], int
         do(process, "threading.Thread(target=threading.Event().wait, daemon=True).start()")
         tasks = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
         assert len(tasks) == 2
-        watch = Watch(NamedScope(("do_signalfd4",)), named_by(tasks), None, Limits())
+        watch = Watch(NamedScope(("do_signalfd4",)), named_by(tasks), Tracing())
         with open_ledger(watch, Lines()) as ledger:
             keep(process, KEPT)
             keep(other, LATER)

@@ -18,7 +18,8 @@ from kleak.capture.engine.headers import find_headers
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.scope import NamedScope
-from kleak.frames.stacks import Frames, is_interrupt, strip_tracer
+from kleak.frames.names import is_interrupt
+from kleak.frames.stacks import Frames, strip_tracer
 from kleak.symbols.symboliser import Symboliser
 from tests.support.build_modules import TOP
 

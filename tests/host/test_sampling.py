@@ -19,11 +19,13 @@ from typing import Any
 
 import pytest
 
+from kleak.capture.engine.declared import FIRST_WALKS
 from kleak.capture.engine.events import make_plan, read_btf
 from kleak.capture.engine.headers import find_headers
 from kleak.capture.engine.records import Limits, StackTotal
-from kleak.capture.engine.sampling import FIRST_WALKS, is_call_site
+from kleak.capture.engine.sampling import is_call_site
 from kleak.capture.engine.tracer import Tracer
+from kleak.capture.lifecycle import Tracing
 from kleak.capture.machine.kernel_state import read_kernel_table
 from kleak.capture.read_session import losses
 from kleak.capture.scope import NamedScope
@@ -273,7 +275,7 @@ def row(ledger: LiveLedger) -> tuple[LiveSite, Tally]:
 
 
 def test_watch_has_a_row_for_a_call_site(tmp_path: Path) -> None:
-    with open_ledger(Watch(NamedScope(), None, None, LIMITS), Lines()) as ledger:
+    with open_ledger(Watch(NamedScope(), None, Tracing(limits=LIMITS)), Lines()) as ledger:
         keep(KEPT, tmp_path)
         site, held = row(ledger)
         assert held == Tally(KEPT, 8 * KEPT)

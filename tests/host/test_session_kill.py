@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from kleak.capture.machine.settings import KPTR_RESTRICT
-from kleak.frames.stacks import is_bookkeeping, only_interrupted
+from kleak.frames.scope import only_interrupted
+from kleak.frames.stacks import is_bookkeeping
 from kleak.store.reader import read_session
 
 KILLS = 6

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kleak.errors import KleakError
-from kleak.vm.boot import find_kernel, release_of
+from kleak.vm.kernels import find_kernel, release_of
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / "build" / "modules"

@@ -29,7 +29,8 @@ from typing import NoReturn
 
 import pytest
 
-from kleak.vm.boot import Result, boot, release_of
+from kleak.vm.boot import Result, boot
+from kleak.vm.kernels import release_of
 from tests.support import guest_jobs
 from tests.support.build_modules import TOP, build_all
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kleak.errors import UsageError
-from kleak.vm.boot import find_kernel
+from kleak.vm.kernels import find_kernel
 from tests.support.guest import Guest, GuestJob, run_jobs
 
 SERIES = ("6.1", "6.12")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from kleak.vm.boot import release_of
+from kleak.vm.kernels import release_of
 from tests.support import build_modules
 
 SOURCE = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from kleak.vm.boot import DEV_RELEASE
+from kleak.vm.kernels import DEV_RELEASE
 from tests.support.guest import Guest, GuestJob
 
 KERNELS = ("6.1", "6.12", "dev")

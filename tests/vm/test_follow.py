@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kleak.frames.stacks import base_name
+from kleak.frames.names import base_name
 from tests.support.guest import Guest, GuestJob
 
 FOLLOWED = str(Path(__file__).with_name("followed_kleak.py"))

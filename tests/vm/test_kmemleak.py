@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kleak.frames.stacks import base_name
+from kleak.frames.names import base_name
 from kleak.model.session import Session
 from kleak.store.reader import read_session
 from tests.support.guest import Guest, GuestJob

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kleak.frames.stacks import base_name
+from kleak.frames.names import base_name
 from tests.support.guest import Guest, GuestJob
 
 CYCLES = 3

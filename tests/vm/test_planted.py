@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kleak.frames.stacks import base_name
+from kleak.frames.names import base_name
 from tests.support.build_modules import TOP
 from tests.support.guest import Guest, GuestJob
 

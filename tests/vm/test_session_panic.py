@@ -10,7 +10,7 @@ from kleak.analysis.judge import judge
 from kleak.commands import vm as command
 from kleak.errors import TargetError, UsageError
 from kleak.store.reader import read_session
-from kleak.vm.boot import find_kernel
+from kleak.vm.kernels import find_kernel
 from tests.support.build_modules import TOP, build_unit
 
 KERNEL = "6.12"

@@ -14,7 +14,7 @@ import pytest
 
 from kleak.commands import vm as command
 from kleak.errors import ExitStatus, TargetError, UsageError
-from kleak.vm.boot import find_kernel
+from kleak.vm.kernels import find_kernel
 
 KERNEL = "6.12"
 

@@ -11,7 +11,8 @@ from pathlib import PurePath
 from kleak.analysis.findings import Finding
 from kleak.analysis.session_reports import first_and_last, once_per_session
 from kleak.analysis.weights import Fact
-from kleak.frames.stacks import base_name, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.stacks import split_allocator
 from kleak.model.session import Session, TracedSite
 from kleak.parsers import allocinfo
 from kleak.parsers.allocinfo import CallSite
@@ -46,10 +47,10 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     held = site.outstanding.count
     where = ", ".join(f"{file}:{line}" for file, line in sorted(rows))
     if calls >= held:
-        return Finding(Fact.ROWS_GREW, f"/proc/allocinfo has {calls:+d} at {where}")
+        return Finding(NAME, Fact.ROWS_GREW, f"/proc/allocinfo has {calls:+d} at {where}")
     if calls * 2 < held:
         says = f"/proc/allocinfo has {calls:+d} at {where}, not +{held}: freed, and the tracer"
-        return Finding(Fact.ROWS_DID_NOT_GROW, f"{says} missed it")
+        return Finding(NAME, Fact.ROWS_DID_NOT_GROW, f"{says} missed it")
     return None
 
 

@@ -13,6 +13,8 @@ from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
 from kleak.model.session import Session, TracedSite
 
+NAME = "growth"
+
 SHOWN_CYCLES = 12
 
 
@@ -27,7 +29,7 @@ def judge(site: TracedSite, session: Session) -> Finding:
         if cycle.failure is None or tally.allocated.count
     )
     fact = classify(counts)
-    return Finding(fact, _say(fact, counts))
+    return Finding(NAME, fact, _say(fact, counts))
 
 
 def classify(counts: Sequence[int]) -> Fact:

@@ -9,7 +9,9 @@ from pathlib import PurePath
 from kleak.analysis.findings import Finding
 from kleak.analysis.session_reports import once_per_session, texts
 from kleak.analysis.weights import Fact
-from kleak.frames.stacks import base_name, in_scope, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import split_allocator
 from kleak.model.session import Session, Target, TracedSite
 from kleak.parsers import kmsg
 
@@ -55,6 +57,7 @@ def judge_tags(site: TracedSite, session: Session) -> Finding | None:
     places = sorted({f"{PurePath(tag.file).name}:{tag.source_line}" for tag in here})
     size = sum(tag.size_bytes for tag in here)
     return Finding(
+        TAGS,
         Fact.TAG_LEFT,
         f"the kernel log has {size} B of {', '.join(places)} left at unload, {_times(len(here))}",
     )
@@ -82,7 +85,7 @@ def judge_caches(site: TracedSite, session: Session) -> Finding | None:
     names = sorted({line.cache for line in caches})
     one = "a cache that was" if len(names) == 1 else "caches that were"
     says = f"the kernel log counts {objects} objects left in {', '.join(names)}, {one} destroyed"
-    return Finding(Fact.CACHE_LEFT, says)
+    return Finding(NAME, Fact.CACHE_LEFT, says)
 
 
 def destroyed_caches(session: Session) -> set[str]:

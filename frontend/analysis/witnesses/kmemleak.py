@@ -6,6 +6,8 @@ from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
 from kleak.model.session import Session, Tally, TracedSite
 
+NAME = "kmemleak"
+
 # What it always keeps a record of; slab caches may be excepted (SLAB_NOLEAKTRACE), pages are.
 ALWAYS_TRACKED = frozenset({"kmalloc", "vmalloc"})
 SLAB_BYTES = 8192  # KMALLOC_MAX_CACHE_SIZE: two pages
@@ -21,32 +23,37 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     if said.unreferenced:
         which = _share(said.unreferenced, outstanding)
         says = f"kmemleak found no pointer to {which}: nothing can free it"
-        return Finding(Fact.UNREFERENCED, says)
+        return Finding(NAME, Fact.UNREFERENCED, says)
     if said.same_stack:
         return Finding(
+            NAME,
             Fact.UNREFERENCED,
             f"kmemleak found no pointer to {said.same_stack} allocated here: nothing can free it",
         )
     if said.referenced and _is_large(site.outstanding):
         return Finding(
+            NAME,
             Fact.REFERENCED_LARGE,
             "kmemleak found a pointer to it, or to somewhere in it: what was in its pages before "
             "may have left one",
         )
     if said.referenced:
         return Finding(
+            NAME,
             Fact.REFERENCED,
             "kmemleak tracks it and found a pointer to it: something else still refers to it, or "
             "a stale value looks so",
         )
     if said.own:
         return Finding(
+            NAME,
             Fact.OWN_REFERENCE,
             "kmemleak found a pointer to it; the data of the unloaded module, which this kernel "
             "kept with its allocation tags, leads to it",
         )
     if said.asked and not said.known and site.allocator in ALWAYS_TRACKED:
         return Finding(
+            NAME,
             Fact.NOT_TRACKED,
             "kmemleak knows no such object: it was freed, and the tracer missed that",
         )

@@ -7,8 +7,12 @@ import re
 from kleak.analysis.attribution import modules_on
 from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
-from kleak.frames.stacks import base_name, in_scope, is_page_fragment, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import is_page_fragment, split_allocator
 from kleak.model.session import Frame, Session, TracedSite
+
+NAME = "origin"
 
 # A kernel function with such a word in its name makes an object that its caller gives back.
 _MAKING = frozenset({"alloc", "zalloc", "create", "new", "dup", "clone", "copy"})
@@ -46,7 +50,7 @@ def judge(site: TracedSite, session: Session) -> Finding:
     callers = modules_on(site.frames, session.target)[1:]
     if not callers:
         return finding
-    return Finding(finding.fact, f"{finding.says}; shared: called by {', '.join(callers)}")
+    return Finding(NAME, finding.fact, f"{finding.says}; shared: called by {', '.join(callers)}")
 
 
 def _judge(site: TracedSite, session: Session) -> Finding:
@@ -54,32 +58,37 @@ def _judge(site: TracedSite, session: Session) -> Finding:
     target = session.target
     where = next((i for i, frame in enumerate(rest) if in_scope(frame, target)), None)
     if where is None:
-        return Finding(Fact.NO_SCOPE_FRAME, f"no frame of {target.name} in its stack has a name")
+        return Finding(
+            NAME, Fact.NO_SCOPE_FRAME, f"no frame of {target.name} in its stack has a name"
+        )
     subject = rest[where].module or target.name
     if where == 0:
         if target.kind == "module":
-            return Finding(Fact.DIRECT, f"allocated by a call in {subject} itself")
-        return Finding(Fact.DIRECT_SYMBOL, f"allocated by a call in {_name(rest[0])} itself")
+            return Finding(NAME, Fact.DIRECT, f"allocated by a call in {subject} itself")
+        return Finding(NAME, Fact.DIRECT_SYMBOL, f"allocated by a call in {_name(rest[0])} itself")
     between = rest[:where]
     if is_page_fragment(site.frames):  # a module with a cache of its own calls the allocator itself
-        return Finding(Fact.REGISTRY, "for the kernel's own cache of page fragments")
+        return Finding(NAME, Fact.REGISTRY, "for the kernel's own cache of page fragments")
     if _is_skb(between[0]):
         if _is_head(site.allocator, allocator_frames):
-            return Finding(Fact.SKB_HEAD, "a socket buffer's head, whose free may have no event")
+            return Finding(
+                NAME, Fact.SKB_HEAD, "a socket buffer's head, whose free may have no event"
+            )
         if len(between) <= CONSTRUCTOR_DEPTH:
-            return Finding(Fact.SKB_DATA, f"data of a socket buffer that {subject} asked for")
+            return Finding(NAME, Fact.SKB_DATA, f"data of a socket buffer that {subject} asked for")
     registry = next((frame for frame in between if _is_registry(frame)), None)
     if registry is not None:
         return Finding(
-            Fact.REGISTRY, f"{_name(registry)}() allocated it for the kernel's own registers"
+            NAME, Fact.REGISTRY, f"{_name(registry)}() allocated it for the kernel's own registers"
         )
     called = between[-1]
     other = next((frame.module for frame in between if frame.module is not None), None)
     if other is not None:
-        return Finding(Fact.OTHER_MODULE, f"module {other} allocated it for {subject}")
+        return Finding(NAME, Fact.OTHER_MODULE, f"module {other} allocated it for {subject}")
     if len(between) <= CONSTRUCTOR_DEPTH and _is_constructor(called):
-        return Finding(Fact.CONSTRUCTOR, f"made by {_name(called)}() for {subject}")
+        return Finding(NAME, Fact.CONSTRUCTOR, f"made by {_name(called)}() for {subject}")
     return Finding(
+        NAME,
         Fact.DEEP,
         f"allocated by the kernel, {where} calls below {subject}"
         if where > 1

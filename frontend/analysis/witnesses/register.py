@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kleak.analysis import memory
-from kleak.analysis.findings import Witness
+from kleak.analysis.findings import Judge
 from kleak.analysis.witnesses import (
     allocinfo,
     freed,
@@ -19,22 +19,19 @@ from kleak.analysis.witnesses import (
     vmallocinfo,
 )
 
-LEDGER = "ledger"
-BOOKS = "kernel's counters"
-
-WITNESSES: tuple[Witness, ...] = (
-    Witness("growth", LEDGER, growth.judge),
-    Witness("kmemleak", "kmemleak", kmemleak.judge),
-    Witness("vmallocinfo", "vmallocinfo", vmallocinfo.judge),
-    Witness("page holders", BOOKS, page_holders.judge),
-    Witness(kernel_log.TAGS, BOOKS, kernel_log.judge_tags),
-    Witness(kernel_log.NAME, kernel_log.NAME, kernel_log.judge_caches),
-    Witness(registered_names.NAME, registered_names.NAME, registered_names.judge),
-    Witness(allocinfo.NAME, BOOKS, allocinfo.judge),
-    Witness(slabinfo.NAME, BOOKS, slabinfo.judge),
-    Witness(memory.NAME, BOOKS, memory.judge),
-    Witness("origin", "stack", origin.judge),
-    Witness("survival", LEDGER, survival.judge),
-    Witness("freed", LEDGER, freed.judge),
-    Witness("size", "size", size.judge),
+WITNESSES: tuple[Judge, ...] = (
+    growth.judge,
+    kmemleak.judge,
+    vmallocinfo.judge,
+    page_holders.judge,
+    kernel_log.judge_tags,
+    kernel_log.judge_caches,
+    registered_names.judge,
+    allocinfo.judge,
+    slabinfo.judge,
+    memory.judge,
+    origin.judge,
+    survival.judge,
+    freed.judge,
+    size.judge,
 )

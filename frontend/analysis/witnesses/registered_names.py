@@ -12,7 +12,9 @@ from kleak.analysis.findings import Finding
 from kleak.analysis.session_reports import first_and_last, once_per_session
 from kleak.analysis.weights import Fact
 from kleak.analysis.witnesses import kernel_log
-from kleak.frames.stacks import base_name, in_scope, split_allocator
+from kleak.frames.names import base_name
+from kleak.frames.scope import in_scope
+from kleak.frames.stacks import split_allocator
 from kleak.model.session import Frame, Session, TracedSite
 
 NAME = "registered names"
@@ -64,7 +66,7 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
             # With fewer names than objects, some names were taken back, or are another's.
             if len(names) < max(site.outstanding.count, 1):
                 return None
-            return Finding(Fact.NAME_STAYS, f"{_listed(names)} still registered")
+            return Finding(NAME, Fact.NAME_STAYS, f"{_listed(names)} still registered")
     return None
 
 
@@ -73,7 +75,7 @@ def _judge_managed(new: list[str], session: Session) -> Finding | None:
     if not names or not _made_devices(session):
         return None
     says = f"managed memory goes when its device does, and {_listed(names)} there still"
-    return Finding(Fact.DEVICE_STAYS, says)
+    return Finding(NAME, Fact.DEVICE_STAYS, says)
 
 
 @once_per_session

@@ -42,10 +42,10 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     names = ", ".join(sorted(after.name for before, after in rows if after.active_objects > before))
     if grown + noise >= held and grown * 2 >= held:
         says = f"/proc/slabinfo has {grown} objects more in {names}, the ledger {held}"
-        return Finding(Fact.CACHE_GREW, says)
+        return Finding(NAME, Fact.CACHE_GREW, says)
     if key[0] and grown + noise < held / 2:
         says = f"/proc/slabinfo has {grown:+d} objects of {key[1]} B, the ledger +{held}"
-        return Finding(Fact.CACHE_DID_NOT_GROW, says)
+        return Finding(NAME, Fact.CACHE_DID_NOT_GROW, says)
     return None
 
 

@@ -6,6 +6,8 @@ from kleak.analysis.findings import Finding
 from kleak.analysis.weights import Fact
 from kleak.model.session import Allocation, Session, TracedSite, VmallocRegion
 
+NAME = "vmallocinfo"
+
 # What a row is called, by allocator: dma_common_contiguous_remap() and get_vm_area() make areas
 # as vmap() does, with other flags.
 LISTED_AS = {
@@ -34,13 +36,14 @@ def judge(site: TracedSite, session: Session) -> Finding | None:
     kind = "VM_ALLOC" if site.allocator == "vmalloc" else site.allocator
     if there == checked:
         which = "still lists it" if checked == 1 else f"still lists all {checked} that were checked"
-        return Finding(Fact.REGION_THERE, f"/proc/vmallocinfo {which}, as {kind}")
+        return Finding(NAME, Fact.REGION_THERE, f"/proc/vmallocinfo {which}, as {kind}")
     if there == 0:
         which = "does not list it" if checked == 1 else f"lists none of {checked}"
         return Finding(
-            Fact.REGION_GONE, f"/proc/vmallocinfo {which}: freed, and the tracer missed it"
+            NAME, Fact.REGION_GONE, f"/proc/vmallocinfo {which}: freed, and the tracer missed it"
         )
     return Finding(
+        NAME,
         Fact.REGION_PARTLY,
         f"/proc/vmallocinfo lists {there} of {checked}: the tracer missed the other frees",
     )

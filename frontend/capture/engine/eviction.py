@@ -9,11 +9,13 @@ allocations, and where as many were freed as allocated no more frees either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from kleak.capture.engine.bpf_maps import Map
 from kleak.capture.engine.records import StackTotal
+from kleak.capture.machine.settle import wait_for_grace_period
 
 
 class Epochs:
@@ -67,10 +69,46 @@ class Epochs:
         }
 
 
-def drop_stacks(table: Any, needed: set[int]) -> dict[int, Any]:
+def _drop_stacks(table: Map, needed: set[int]) -> dict[int, Any]:
     """Take all stacks that are not ``needed`` out of the map; return them by their keys."""
     gone = {}
     for key in [key for key, _ in table.rows()]:
         if key not in needed:
             gone[key] = table.pop(table.Key(key))
     return gone
+
+
+def evict(
+    maps: Mapping[str, Map],
+    epochs: Epochs,
+    current: int,
+    total_of: Callable[[Any, Any], StackTotal],
+) -> int:
+    """Drop totals and stacks of which nothing is outstanding; return how many stacks went.
+
+    Allocations are booked under ``current``, a number that has just begun. ``total_of`` makes a
+    record of a row's key and value.
+    """
+    totals, stacks = maps["totals"], maps["stacks"]
+    wait_for_grace_period()
+    needed: set[int] = set()
+    numbers: set[int] = set()
+    over = []
+    for key, leaf in totals.rows():
+        if key.cycle < current and leaf.allocated == leaf.freed:
+            over.append((key, leaf))
+        else:
+            needed.add(key.stack)
+            numbers.add(key.cycle)
+    for key, leaf in over:
+        del totals[key]
+        if key.stack in needed:
+            epochs.keep(total_of(key, leaf))
+    epochs.forget(needed, numbers)
+    gone = _drop_stacks(stacks, needed)
+    # A program may have found a stack there just before, and made a row for it just after.
+    wait_for_grace_period()
+    wanted = {key.stack for key, _ in totals.rows()}.intersection(gone)
+    for stack in wanted:
+        stacks[stacks.Key(stack)] = gone[stack]
+    return len(gone) - len(wanted)

@@ -11,19 +11,9 @@ from operator import lt
 from typing import Any
 
 from kleak.capture.engine.bpf_maps import Map, Rows
+from kleak.capture.engine.declared import FAMILIES
 from kleak.capture.engine.records import LedgerEntry
 
-# enum family of bpf/record.h, in its order.
-FAMILIES = (
-    "kmalloc",
-    "kmem_cache",
-    "vmap_area",
-    "pages",
-    "percpu",
-    "dma",
-    "reclaimable_cache",
-    "dma_pool",
-)
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 _KEY_BITS = 3  # bits that bpf/percpu.c, pages.c and dma_pool.c set in a key
 

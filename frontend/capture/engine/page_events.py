@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from kleak.capture.engine.declared import MAX_PAGE_OWNERS
 from kleak.capture.engine.hooks import (
     Attachment,
     Event,
@@ -34,7 +35,6 @@ _PAGE_OWNERS = (
 # CONFIG_SPARSEMEM_VMEMMAP only. Without it the variables mean nothing.
 _LAYOUT_VARIABLES = ("vmemmap_base", "page_offset_base")
 MEMORY_LAYOUT = (*_LAYOUT_VARIABLES, "vmemmap_populate")
-_MAX_PAGE_OWNERS = 24  # MAX_PAGE_OWNERS of bpf/config.h
 
 
 def add_pages(btf: Btf, table: KernelTable, plan: Plan) -> None:
@@ -52,7 +52,7 @@ def add_pages(btf: Btf, table: KernelTable, plan: Plan) -> None:
     if len(layout) == len(MEMORY_LAYOUT):
         for variable in _LAYOUT_VARIABLES:
             constants[f"ADDRESS_{variable.upper()}"] = layout[variable]
-    plan.page_owners = table.ranges_of_functions(_PAGE_OWNERS)[:_MAX_PAGE_OWNERS]
+    plan.page_owners = table.ranges_of_functions(_PAGE_OWNERS)[:MAX_PAGE_OWNERS]
     plan.events += [
         Event(
             "mm_page_alloc",

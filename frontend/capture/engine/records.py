@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from kleak.capture.engine.declared import COPIED_ALLOCATIONS
 from kleak.symbols.kernel_table import TextRange
 
 _LEAST_BITMAP_WORDS = 4096
@@ -103,13 +104,6 @@ class LedgerEntry(NamedTuple):
     held_page: int | None = 0
 
 
-# Their second copy does nothing where it finds a mark of the first, which may be an old one: so
-# more can be lost than the second copy was skipped. That of a free acts in any case.
-_ACTS_ON_MARKS = frozenset(
-    {"kmalloc", "kmalloc_node", "kmem_cache_alloc", "kmem_cache_alloc_node", "mm_page_alloc"}
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Counters:
     """What the programs counted, and how often the kernel could not run them.
@@ -156,7 +150,11 @@ class Counters:
             unseen = min(missed)
             if event in self.made_good:
                 not_good = missed[0] - self.made_good[event]
-                unseen = not_good if event in _ACTS_ON_MARKS else min(unseen, not_good)
+                # The second copy of an allocation's program does nothing where it finds a mark of
+                # the first, which may be an old one: so more can be lost than it was skipped. That
+                # of a free acts in any case.
+                acts = event not in COPIED_ALLOCATIONS
+                unseen = min(unseen, not_good) if acts else not_good
             if unseen > 0:
                 lost[event] = unseen
         return lost

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from kleak.capture.engine.declared import SHARE_SLOTS
 from kleak.capture.engine.records import StackTotal
 
 WALK_EVERY = 256
 """Of the allocations of a call site, one in so many has its stack walked."""
 WALK_GROWING = 8
 """One in so many of a call site that grows."""
-FIRST_WALKS = 16  # FIRST_WALKS of bpf/config.h
-SHARE_SLOTS = 4096  # SHARE_SLOTS of bpf/config.h
 CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h: as of the last tick
 _GOLDEN = 0x9E3779B97F4A7C15
 

@@ -6,8 +6,18 @@ import ctypes
 from collections.abc import Mapping, Sequence
 
 from kleak.capture.engine.bpf_maps import Map
+from kleak.capture.engine.ledger import filter_slot, key_address
 from kleak.capture.engine.records import SymbolScope
 from kleak.symbols.kernel_table import TextRange
+
+_FORGOTTEN = (
+    "outstanding",
+    "totals",
+    "stacks",
+    "module_targets",
+    "claimed_loads",
+    "reused_by_cache",
+)
 
 
 def write_page_owners(maps: Mapping[str, Map], page_owners: Sequence[TextRange]) -> None:
@@ -52,6 +62,25 @@ def write_scope(
         scope.low = min(scope.low or text.start, text.start)
         scope.high = max(scope.high, text.end)
     scopes[ctypes.c_int(0)] = scope
+
+
+def forget_all(maps: Mapping[str, Map], modules: int, filter_slots: int) -> None:
+    """Let nothing count any more, and forget all that was seen of so many ``modules``."""
+    scopes = maps["scopes"]
+    scopes[ctypes.c_int(0)] = scopes.Leaf()
+    addresses = [key_address(key) for key, _ in maps["outstanding"].rows()]
+    slots = maps["module_slots"]
+    for number in range(modules):
+        slots[ctypes.c_int(number)] = slots.Leaf()
+        maps["load_of_slot"][ctypes.c_int(number)] = ctypes.c_uint32(0)
+    for name in _FORGOTTEN:
+        table = maps[name]
+        for key in [key for key, _ in table.rows()]:
+            table.pop(key if isinstance(key, ctypes.Structure) else table.Key(key))
+    ledger_filter = maps["ledger_filter"]
+    for address in addresses:
+        slot = filter_slot(address, filter_slots)
+        ledger_filter[ctypes.c_int(slot)] = ledger_filter.Leaf(0)
 
 
 def _write_symbol_bits(bits: Map, symbols: SymbolScope, base: int) -> None:

@@ -22,12 +22,19 @@ from kleak.capture.machine.kernel_state import loaded_modules
 from kleak.capture.machine.probes import examine_machine
 from kleak.capture.machine.settings import KPTR_RESTRICT
 from kleak.errors import UnsupportedError
-from kleak.model.doctor import BOTH, MODULE, RUN, Finding, State
+from kleak.model.doctor import BOTH, MODULE, RUN, Check, Subject
 from kleak.parsers.btf import Btf
 from kleak.parsers.kallsyms import HiddenAddressesError
 from kleak.symbols.kernel_table import KernelTable
 from kleak.units import size
 
+_NOTHING = "nothing can be traced"
+_BCC = Subject("engine", "bcc", _NOTHING, BOTH)
+_HEADERS = Subject("engine", "kernel headers", "bcc cannot compile", BOTH)
+_BTF = Subject("engine", "BTF", _NOTHING, BOTH)
+_EVENTS = Subject("engine", "events", _NOTHING, BOTH)
+_PROGRAMS = Subject("engine", "programs", _NOTHING, BOTH)
+_MAPS = Subject("engine", "maps")
 _ONLY_FOR = {
     "module_load": MODULE,
     "module_free": MODULE,
@@ -36,17 +43,17 @@ _ONLY_FOR = {
 }
 
 
-def examine(headers: str | None = None) -> tuple[Finding, ...]:
+def examine(headers: str | None = None) -> tuple[Check, ...]:
     """Look at everything. ``headers`` names a header tree, as for a capture."""
     return (*examine_machine(), *_examine_engine(headers))
 
 
-def _examine_engine(headers: str | None) -> Iterator[Finding]:
+def _examine_engine(headers: str | None) -> Iterator[Check]:
     yield _examine_bcc()
-    tree, finding = _examine_headers(headers)
-    yield finding
-    btf, finding = _examine_btf()
-    yield finding
+    tree, check = _examine_headers(headers)
+    yield check
+    btf, check = _examine_btf()
+    yield check
     if btf is None:
         return
     if KPTR_RESTRICT.read_text().strip() == "2":
@@ -56,9 +63,7 @@ def _examine_engine(headers: str | None) -> Iterator[Finding]:
         table = KernelTable(Path("/proc/kallsyms").read_bytes(), loaded_modules().values())
         plan = _plan(btf, table)
     except (UnsupportedError, HiddenAddressesError, OSError) as error:
-        yield Finding(
-            "engine", "events", State.NO, str(error), "nothing can be traced", needed_by=BOTH
-        )
+        yield _EVENTS.no(str(error))
         return
     if tree is None:
         yield _not_tried("the programs cannot be compiled without kernel headers")
@@ -66,42 +71,31 @@ def _examine_engine(headers: str | None) -> Iterator[Finding]:
     yield from _try_programs(plan, tree)
 
 
-def _examine_bcc() -> Finding:
+def _examine_bcc() -> Check:
     if importlib.util.find_spec("bcc") is not None:
-        return Finding("engine", "bcc", State.YES, "Python can import it", needed_by=BOTH)
-    return Finding(
-        "engine",
-        "bcc",
-        State.NO,
+        return _BCC.yes("Python can import it")
+    return _BCC.no(
         "Python cannot import it",
-        "nothing can be traced",
         "apt-get install python3-bpfcc, and run kleak with the distribution's Python",
-        BOTH,
     )
 
 
-def _examine_headers(headers: str | None) -> tuple[HeaderTree | None, Finding]:
-    name = "kernel headers"
+def _examine_headers(headers: str | None) -> tuple[HeaderTree | None, Check]:
     try:
         tree = find_headers(headers)
     except UnsupportedError as error:
         mend = "apt-get install linux-headers-amd64, or --kernel-headers DIR"
-        return None, Finding("engine", name, State.NO, str(error), "bcc cannot compile", mend, BOTH)
+        return None, _HEADERS.no(str(error), mend)
     running = os.uname().release in tree.description or tree.proc_kheaders
     found = tree.description if running else f"{tree.description} (of another kernel: they will do)"
-    return tree, Finding("engine", name, State.YES, found, needed_by=BOTH)
+    return tree, _HEADERS.yes(found)
 
 
-def _examine_btf() -> tuple[Btf | None, Finding]:
+def _examine_btf() -> tuple[Btf | None, Check]:
     try:
-        return read_btf(), Finding(
-            "engine", "BTF", State.YES, "/sys/kernel/btf/vmlinux", needed_by=BOTH
-        )
+        return read_btf(), _BTF.yes("/sys/kernel/btf/vmlinux")
     except UnsupportedError as error:
-        mend = "a kernel with CONFIG_DEBUG_INFO_BTF"
-        return None, Finding(
-            "engine", "BTF", State.NO, str(error), "nothing can be traced", mend, BOTH
-        )
+        return None, _BTF.no(str(error), "a kernel with CONFIG_DEBUG_INFO_BTF")
 
 
 def _plan(btf: Btf, table: KernelTable) -> Plan:
@@ -112,7 +106,7 @@ def _plan(btf: Btf, table: KernelTable) -> Plan:
         return make_plan(btf, table, modules=False, processes=True)
 
 
-def _try_programs(plan: Plan, tree: HeaderTree) -> Iterator[Finding]:
+def _try_programs(plan: Plan, tree: HeaderTree) -> Iterator[Check]:
     # Every way of every event is an event of its own here, and none ends the attempt.
     ways = [
         Event(_way(event, hook), (hook,), without="refused")
@@ -132,15 +126,12 @@ def _try_programs(plan: Plan, tree: HeaderTree) -> Iterator[Finding]:
         yield _examine_event(event, worked)
 
 
-def _examine_maps(map_bytes: Mapping[str, int]) -> Finding:
+def _examine_maps(map_bytes: Mapping[str, int]) -> Check:
     """``map_bytes`` are those of maps with the default limits."""
     limits = Limits()
     an_object = (map_bytes["outstanding"] + map_bytes["ledger_filter"]) // limits.outstanding
     a_stack = (map_bytes["stacks"] + map_bytes["totals"]) // limits.stacks
-    return Finding(
-        "engine",
-        "maps",
-        State.YES,
+    return _MAPS.yes(
         f"{size(sum(map_bytes.values()))} of memory during a capture, all of it from the start: "
         f"{size(an_object)} for each of {limits.outstanding} outstanding allocations "
         f"(--max-outstanding), {size(a_stack)} for each of {limits.stacks} stacks (--max-stacks)",
@@ -151,22 +142,19 @@ def _way(event: Event, hook: Hook) -> str:
     return f"{event.name} by {hook.attachment.value} of {hook.target}"
 
 
-def _left_out() -> Finding:
-    return Finding(
-        "engine",
-        "programs",
-        State.DEGRADED,
+def _left_out() -> Check:
+    return _PROGRAMS.degraded(
         "not tried: kptr_restrict = 2 hides what they are made with",
-        "a capture sets it to 1 for a moment, but this command changes nothing",
         "sysctl -w kernel.kptr_restrict=1",
+        effect="a capture sets it to 1 for a moment, but this command changes nothing",
     )
 
 
-def _not_tried(why: str) -> Finding:
-    return Finding("engine", "programs", State.NO, why, "nothing can be traced", needed_by=BOTH)
+def _not_tried(why: str) -> Check:
+    return _PROGRAMS.no(why)
 
 
-def _program_types(plan: Plan, worked: frozenset[str]) -> Iterator[Finding]:
+def _program_types(plan: Plan, worked: frozenset[str]) -> Iterator[Check]:
     for attachment in Attachment:
         wanted = [
             _way(event, hook)
@@ -174,48 +162,36 @@ def _program_types(plan: Plan, worked: frozenset[str]) -> Iterator[Finding]:
             for hook in event.ways
             if hook.attachment is attachment
         ]
-        name = f"{attachment.value} programs"
+        required = attachment is Attachment.RAW_TRACEPOINT
+        subject = Subject(
+            "programs",
+            f"{attachment.value} programs",
+            _NOTHING if required else "see the events below",
+            BOTH if required else (),
+        )
         if not wanted:
             continue
         if accepted := worked.intersection(wanted):
-            yield Finding(
-                "programs",
-                name,
-                State.YES,
-                f"{len(accepted)} of {len(wanted)} wanted were attached",
-            )
+            yield subject.yes(f"{len(accepted)} of {len(wanted)} wanted were attached")
         elif attachment is not Attachment.TYPED_TRACEPOINT:  # a plain one stands behind each
-            required = attachment is Attachment.RAW_TRACEPOINT
-            yield Finding(
-                "programs",
-                name,
-                State.NO,
-                f"refused: none of {len(wanted)} wanted",
-                "nothing can be traced" if required else "see the events below",
-                needed_by=BOTH if required else (),
-            )
+            yield subject.no(f"refused: none of {len(wanted)} wanted")
 
 
-def _examine_event(event: Event, worked: frozenset[str]) -> Finding:
+def _examine_event(event: Event, worked: frozenset[str]) -> Check:
     needed_by: tuple[str, ...] = ()
     if event.name in _ONLY_FOR:
         needed_by = (_ONLY_FOR[event.name],)
     elif event.without is None:
         needed_by = BOTH
+    subject = Subject("events", event.name, event.without or _NOTHING, needed_by)
     used = next((hook for hook in event.ways if _way(event, hook) in worked), None)
     if used is None:
-        means = event.without or "nothing can be traced"
         mend = "" if needed_by else "a kernel that takes fentry programs or kprobes"
-        found = "refused" if event.ways else "this kernel has nothing to attach to"
-        return Finding("events", event.name, State.NO, found, means, mend, needed_by)
+        return subject.no("refused" if event.ways else "this kernel has nothing to attach to", mend)
     if used.attachment in PROBES:
-        return Finding(
-            "events",
-            event.name,
-            State.DEGRADED,
+        return subject.degraded(
             used.attachment.value,
-            "probes share one guard with all others on a CPU, and miss more events",
             "a kernel that takes fentry programs (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)",
-            needed_by,
+            effect="probes share one guard with all others on a CPU, and miss more events",
         )
-    return Finding("events", event.name, State.YES, used.attachment.value, needed_by=needed_by)
+    return subject.yes(used.attachment.value)

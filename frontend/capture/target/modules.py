@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -223,30 +222,6 @@ class ModuleLoader:
                 f"{doing} has not returned after {timeout:g} s; the module is left in the kernel"
             ) from None
         return subprocess.CompletedProcess(command, process.returncode, "", stderr)
-
-
-def run_exercise(command: str) -> None:
-    """Run the user's exercise command, a line for the shell that he typed himself.
-
-    Its output goes to standard error, so that a report on standard output stays whole.
-    Raises TargetError where it fails; on KeyboardInterrupt its whole process group is ended.
-    """
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", command],
-        stdin=subprocess.DEVNULL,
-        stdout=2,
-        start_new_session=True,
-    )
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        raise
-    if status < 0:
-        raise TargetError(f"the exercise command died of {signal.Signals(-status).name}")
-    if status != 0:
-        raise TargetError(f"the exercise command failed with exit status {status}")
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

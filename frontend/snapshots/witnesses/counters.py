@@ -9,13 +9,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from kleak.analysis.findings import Finding
+from kleak.analysis.trend import estimate
+from kleak.analysis.weights import Fact
 from kleak.frames.stacks import is_bookkeeping, split_allocator
 from kleak.model.session import Frame, Source, Tally
 from kleak.snapshots.owner import judge_owner
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
-from kleak.snapshots.suspects import Fact, Finding, Suspect, judge_steps, judge_trend, steps_of
-from kleak.snapshots.trend import estimate
+from kleak.snapshots.suspects import Suspect, judge_steps, judge_trend, steps_of
 
 ALLOCINFO = "allocinfo"
 PAGE_OWNER = "page_owner"

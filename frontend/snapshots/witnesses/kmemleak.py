@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from kleak.analysis.findings import Finding
+from kleak.analysis.weights import Fact
 from kleak.frames.stacks import split_allocator, vmap_kind
 from kleak.model.session import Frame, Tally
 from kleak.parsers.kmemleak import UnreferencedObject
 from kleak.snapshots.owner import judge_owner
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
-from kleak.snapshots.suspects import Fact, Finding, Suspect
+from kleak.snapshots.suspects import Suspect
 
 WITNESS = "kmemleak"
 

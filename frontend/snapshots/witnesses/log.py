@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kleak.analysis.findings import Finding
+from kleak.analysis.weights import Fact
 from kleak.model.session import Frame, Source, Tally
 from kleak.parsers import kmsg
 from kleak.snapshots.snapshot import Snapshot
-from kleak.snapshots.suspects import Fact, Finding, Suspect
+from kleak.snapshots.suspects import Suspect
 
 WITNESS = "kernel log"
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kleak.analysis.trend import MIN_SNAPSHOTS, Trend, estimate
 from kleak.parsers.meminfo import Meminfo
 from kleak.snapshots.snapshot import Snapshot
-from kleak.snapshots.trend import MIN_SNAPSHOTS, Trend, estimate
 from kleak.units import size
 
 _PAGE_BYTES = 4096

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from kleak.analysis.findings import Finding
+from kleak.analysis.trend import MIN_SNAPSHOTS, estimate
+from kleak.analysis.weights import Fact
 from kleak.model.session import Tally
 from kleak.parsers.slabinfo import Cache
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
-from kleak.snapshots.suspects import Fact, Finding, Suspect, judge_trend, steps_of
-from kleak.snapshots.trend import MIN_SNAPSHOTS, estimate
+from kleak.snapshots.suspects import Suspect, judge_trend, steps_of
 
 WITNESS = "slabinfo"
 

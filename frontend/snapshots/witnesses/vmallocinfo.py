@@ -10,13 +10,15 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+from kleak.analysis.findings import Finding
+from kleak.analysis.weights import Fact
 from kleak.model.session import Frame, Tally
 from kleak.parsers.code_location import AddressKind
 from kleak.parsers.vmallocinfo import Region, Vmallocinfo
 from kleak.snapshots.owner import judge_owner
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
-from kleak.snapshots.suspects import Fact, Finding, Suspect, judge_steps
+from kleak.snapshots.suspects import Suspect, judge_steps
 
 WITNESS = "vmallocinfo"
 

@@ -12,7 +12,7 @@ from kleak.analysis.grouping import arrange
 from kleak.analysis.judge import judge
 from kleak.analysis.merge import Judged, merge
 from kleak.analysis.selection import ORDERS, sort
-from kleak.commands.output import status_of
+from kleak.commands.options.decision import Decision
 from kleak.errors import ExitStatus
 from kleak.model.report import Verdict
 from kleak.model.session import Allocation, Answer, Circumstances
@@ -208,7 +208,7 @@ def test_one_missing_kfree_is_one_finding():
     assert "from 2 places (2 more hang on these) in 3 cycles" in table(report, width=200)
     rows = [line for line in table(report).splitlines() if "\\_ confirmed" in line]
     assert len(rows) == 2
-    assert status_of(report, Verdict.LIKELY, strict=False) is ExitStatus.FOUND
+    assert Decision(Verdict.LIKELY.label, strict=False).status_of(report) is ExitStatus.FOUND
 
 
 def test_merged_sessions_keep_their_families():

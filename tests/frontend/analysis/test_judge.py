@@ -7,7 +7,7 @@ from itertools import pairwise, permutations
 import pytest
 
 from kleak.analysis.judge import judge
-from kleak.analysis.weights import WEIGHTS, Fact
+from kleak.analysis.weights import Fact
 from kleak.model.report import Verdict
 from kleak.model.session import Circumstances, Target, VmallocRegion
 from tests.support.samples import KERNFS, LEAK, regions_of, session, site, stack
@@ -186,7 +186,7 @@ def test_weight_of_correlation_in_the_table_is_its_greatest():
         for item in found.evidence
         if item.witness == "correlation"
     ]
-    assert min(weights) == pytest.approx(WEIGHTS[Fact.CORRELATED].log_odds)
+    assert min(weights) == pytest.approx(Fact.CORRELATED.log_odds)
 
 
 # --- what is judged, and in which order

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from kleak.analysis import memory
+from kleak.analysis.correlations import COUNTERS
 from kleak.analysis.judge import judge
 from kleak.analysis.redact import redact_report
-from kleak.analysis.weights import BOOKS_CAP, Fact
+from kleak.analysis.weights import Fact
 from kleak.analysis.witnesses import allocinfo, kernel_log, slabinfo
 from kleak.model.report import Report, Verdict
 from kleak.model.session import (
@@ -446,7 +447,7 @@ def test_counters_of_one_allocation_count_once():
     capped = [i.weight for i in found.evidence if i.witness in books]
     (correction,) = [i.weight for i in found.evidence if "kernel's counters" in i.says]
     assert len(capped) == 2
-    assert sum(capped) + correction == pytest.approx(BOOKS_CAP)
+    assert sum(capped) + correction == pytest.approx(COUNTERS.cap)
 
 
 def test_counters_make_no_pool_that_fills_likely():

@@ -9,6 +9,7 @@ from kleak.capture.engine.records import LedgerEntry, StackTotal
 from kleak.capture.engine.sampling import Growth, outstanding_by_call_site, slot_of
 from kleak.capture.sites import build_sites
 from kleak.model.session import Frame, StackSample, Tally, TracedSite
+from tests.support.made_names import MadeNames
 
 SITE, OTHER = 0xFFFFFFFF81000100, 0xFFFFFFFF81000200
 CALLERS = (0xFFFFFFFF81000300, 0xFFFFFFFF81000400)
@@ -57,6 +58,9 @@ def resolve(address: int, cycle: int) -> Frame:
     return Frame(None, NAMES[address], 4)
 
 
+NAMED = MadeNames(resolve)
+
+
 def total(stack: int, made: int, freed: int, cycle: int = 1, family: str = "kmalloc") -> StackTotal:
     return StackTotal(
         stack, cycle, family, made, 64 * made, 60 * made, freed, 64 * freed, 60 * freed
@@ -68,7 +72,7 @@ def build(
 ) -> dict[str, TracedSite]:
     """Sites by the first function that is no allocator's; one of each."""
     ledger = Ledger(totals, outstanding, places=CALL_SITES)
-    sites = build_sites(ledger, resolve, cycles=cycles, keep=99)
+    sites = build_sites(ledger, NAMED, cycles=cycles, keep=99)
     found = {
         next(frame.symbol or "" for frame in site.frames if frame.symbol != NAMES[EMITTER]): site
         for site in sites
@@ -120,7 +124,7 @@ def test_nothing_was_walked() -> None:
 
 def test_other_families_and_events_without_a_call_site_stay_apart() -> None:
     totals = (total(SITE, 9, 0), total(SITE, 4, 0, family="kmem_cache"))
-    sites = build_sites(Ledger(totals, places=CALL_SITES), resolve, cycles=1, keep=0)
+    sites = build_sites(Ledger(totals, places=CALL_SITES), NAMED, cycles=1, keep=0)
     assert {site.allocator for site in sites} == {"kmalloc", "kmem_cache"}
     pages = build(total(PAGES, 3, 0, family="pages"))["first"]
     assert pages.stacks is None
@@ -131,7 +135,7 @@ def test_without_sampling_a_stack_is_a_site() -> None:
     """Whatever bits its key has."""
     stacks = {ONE | 1 << 63: STACKS[ONE], TWO: STACKS[TWO]}
     totals = [total(key, made, 0) for key, made in zip(stacks, (5, 6), strict=True)]
-    sites = build_sites(Ledger(totals, frames=stacks), resolve, cycles=1, keep=0)
+    sites = build_sites(Ledger(totals, frames=stacks), NAMED, cycles=1, keep=0)
     assert [site.cycles[0].allocated.count for site in sites] == [6, 5]
     assert [symbols(site)[2] for site in sites] == ["second", "first"]
     assert all(site.stacks is None for site in sites)
@@ -140,7 +144,7 @@ def test_without_sampling_a_stack_is_a_site() -> None:
 def test_two_call_sites_with_one_stack_stay_two() -> None:
     totals = (total(ONE, 5, 0), total(ELSEWHERE, 6, 0))
     stacks = dict.fromkeys((ONE, ELSEWHERE), STACKS[PAGES])
-    sites = build_sites(Ledger(totals, frames=stacks, places=CALL_SITES), resolve, cycles=1, keep=0)
+    sites = build_sites(Ledger(totals, frames=stacks, places=CALL_SITES), NAMED, cycles=1, keep=0)
     assert len({(site.allocator, site.frames) for site in sites}) == 2
     assert sorted(site.cycles[0].allocated.count for site in sites) == [5, 6]
 
@@ -162,7 +166,7 @@ def test_processes_without_a_name_are_named() -> None:
         for n, comm in ((1, "noted"), (2, ""))
     ]
     ledger = Ledger([total(SITE, 2, 0)], entries, places=CALL_SITES)
-    (site,) = build_sites(ledger, resolve, cycles=1, keep=9, name_of="process {}".format)
+    (site,) = build_sites(ledger, NAMED, cycles=1, keep=9, name_of="process {}".format)
     assert [one.comm for one in site.kept] == ["noted", "process 2"]
 
 

@@ -19,6 +19,7 @@ from kleak.capture.sites import build_sites, fair_share
 from kleak.capture.witnesses.kmemleak import KmemleakResult
 from kleak.capture.witnesses.reachability import Joined
 from kleak.model.session import CycleTally, Frame, Tally, VmallocRegion
+from tests.support.made_names import MadeNames
 from tests.support.samples import session
 
 
@@ -72,7 +73,7 @@ def test_stacks_with_the_same_frames_are_one_site() -> None:
     ledger.add(5, 1, 3, 1)
     ledger.add(6, 2, 4)
     ledger.add(5, 2, 1)  # of which nobody knows the module
-    leak, other = build_sites(ledger, resolve, cycles=2, keep=1000)
+    leak, other = build_sites(ledger, MadeNames(resolve), cycles=2, keep=1000)
     assert leak.frames == (Frame("leaky", "leak", 0x10), Frame(None, "caller", 9))
     assert leak.cycles == (
         CycleTally(Tally(3, 192), Tally(1, 64)),
@@ -92,8 +93,8 @@ def test_what_a_load_made_that_came_while_the_maps_were_read_is_left_out() -> No
     ledger.add(6, 3, 7)
     said = KmemleakResult("used", asked={entry.address: None for entry in ledger.entries})
     (found,) = build_sites(
-        ledger, lambda address, era: resolve(address, 1), cycles=2, keep=1000,
-        era_of=lambda cycle: 1, kmemleak=Joined(said),
+        ledger, MadeNames(lambda address, era: resolve(address, 1), eras=False),
+        cycles=2, keep=1000, kmemleak=Joined(said),
     )  # fmt: skip
     assert found.outstanding == Tally(4, 256)
     assert found.requested_bytes == 240
@@ -116,7 +117,7 @@ def test_an_area_has_the_same_size_in_what_is_kept_as_in_the_totals(
         for address in (1 << 20, 2 << 20)
     ]
     (site,) = build_sites(
-        ledger, lambda address, cycle: Frame(None, function if address == 7 else "f", 1),
+        ledger, MadeNames(lambda address, _: Frame(None, function if address == 7 else "f", 1)),
         cycles=1, keep=5,
     )  # fmt: skip
     assert site.outstanding == Tally(2, 2 * (size - guard * page))
@@ -137,11 +138,11 @@ def test_counts_are_whole_where_few_are_kept() -> None:
     for stack in range(1, 101):
         ledger.add(stack, 1, 1)
     ledger.add(101, 1, 53)
-    sites = build_sites(ledger, resolve, cycles=1, keep=2)
+    sites = build_sites(ledger, MadeNames(resolve), cycles=1, keep=2)
     assert ledger.asked == [1]  # 50 times 2 for 101 sites
     assert [site.outstanding.count for site in sites] == [53] + [1] * 100
     assert all(len(site.kept) == 1 for site in sites)
-    assert build_sites(ledger, resolve, cycles=1, keep=0)[0].kept == ()
+    assert build_sites(ledger, MadeNames(resolve), cycles=1, keep=0)[0].kept == ()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_of_a_block_that_shrank_the_page_still_held_is_asked_about(
         asked.append((address, tgid))
         return "somebody"
 
-    (site,) = build_sites(ledger, resolve, cycles=1, keep=5, holder=holder)
+    (site,) = build_sites(ledger, MadeNames(resolve), cycles=1, keep=5, holder=holder)
     if page is None:
         assert asked == []
         assert [kept.holder for kept in site.kept] == [None]

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from kleak.commands.analyze import analyze
 from kleak.commands.diff import diff
-from kleak.commands.exclusions import Excuses
+from kleak.commands.options.excuses import Excuses
 from kleak.commands.report import report
 from kleak.errors import UsageError
 from tests.frontend.commands.test_report import save

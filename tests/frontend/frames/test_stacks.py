@@ -1,20 +1,17 @@
 import pytest
 
+from kleak.frames.names import is_allocator
+from kleak.frames.scope import before_dispatch, only_interrupted
 from kleak.frames.stacks import (
-    base_name,
-    before_dispatch,
     before_interrupt,
-    in_scope,
-    is_allocator,
     is_bookkeeping,
     is_vmalloc_bookkeeping,
-    only_interrupted,
     split_allocator,
     strip_tracer,
     vmap_kind,
 )
 from kleak.model.session import Frame, Target
-from tests.support.samples import KERNFS, LEAK, frame, stack
+from tests.support.samples import LEAK, frame, stack
 
 LEAKY = Target("module", "leaky")
 UNKNOWN = Frame(None, None, 0xFFFFFFFFC0A9201F)
@@ -23,20 +20,6 @@ AREA = "alloc_vmap_area+0x8f <- __get_vm_area_node+0xe5 <- __vmalloc_node_range_
 
 def text(frames):
     return [f.symbol for f in frames]
-
-
-@pytest.mark.parametrize(
-    ("symbol", "expected"),
-    [
-        ("vfree.part.0", "vfree"),
-        ("__kmalloc_noprof", "__kmalloc"),
-        ("kmalloc_trace.constprop.0.isra.0", "kmalloc_trace"),
-        ("kvmalloc_node_noprof.part.0", "kvmalloc_node"),
-        ("plain", "plain"),
-    ],
-)
-def test_base_name_drops_what_compiler_and_profiling_append(symbol, expected):
-    assert base_name(symbol) == expected
 
 
 @pytest.mark.parametrize(
@@ -363,38 +346,6 @@ def test_allocators_own_use_is_bookkeeping_though_the_module_is_next(frames):
 )
 def test_only_interrupted(frames, expected):
     assert only_interrupted(stack(frames), LEAKY) is expected
-
-
-def test_scope_of_a_module_does_not_mind_the_dash():
-    assert in_scope(frame("f+1 [snd_hda]"), Target("module", "snd-hda"))
-    assert not in_scope(frame("f+1 [snd_hda_intel]"), Target("module", "snd-hda"))
-    assert not in_scope(frame("leaky+1"), LEAKY)
-
-
-def test_scope_of_symbols():
-    target = Target("symbols", "pipe_*,alloc_pipe_info")
-    assert in_scope(frame("pipe_write+1"), target)
-    assert in_scope(frame("alloc_pipe_info.isra.0+1"), target)
-    assert not in_scope(frame("pipe_write+1 [leaky]"), target)
-    assert not in_scope(UNKNOWN, target)
-    assert not in_scope(KERNFS[0], target)
-
-
-def test_scope_of_symbols_with_a_loaded_module():
-    target = Target("symbols", "pipe_*,[snd-hda]")
-    assert in_scope(frame("f+1 [snd_hda]"), target)
-    assert in_scope(frame("pipe_write+1"), target)
-    assert not in_scope(frame("pipe_write+1 [leaky]"), target)
-    assert not in_scope(frame("f+1 [snd]"), target)
-    assert not in_scope(frame("s+1"), target)  # the brackets are no set of letters
-
-
-def test_scope_of_several_modules():
-    target = Target("module", "lib,user")
-    assert in_scope(frame("f+1 [lib]"), target)
-    assert in_scope(frame("f+1 [user]"), target)
-    assert not in_scope(frame("f+1 [other]"), target)
-    assert not in_scope(frame("lib+1"), target)
 
 
 def test_a_stack_that_an_interrupt_began_ends_with_its_entry() -> None:

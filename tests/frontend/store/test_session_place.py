@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kleak.commands.output import open_session, saved_session
-from kleak.errors import UnsupportedError, UsageError
+from kleak.commands.options.session import SessionOptions, open_session
+from kleak.errors import KleakError, UnsupportedError, UsageError
 from kleak.model.session import Frame
 from kleak.store.reader import read_session
 from kleak.store.writer import SessionWriter
@@ -51,7 +51,7 @@ def test_an_older_session_stays_until_a_cycle_is_saved(path, older):
 @pytest.mark.parametrize("error", [UsageError("no such scope"), KeyboardInterrupt()])
 def test_a_capture_without_a_cycle_leaves_the_older_session(path, older, error):
     def capture():
-        with saved_session(str(path), "x") as writer:
+        with SessionOptions(str(path), 1).saved("x") as writer:
             writer.save(session(cycles=0))
             raise error
 
@@ -64,7 +64,7 @@ def test_a_capture_without_a_cycle_leaves_the_older_session(path, older, error):
 def test_an_empty_file_is_left_too(path):
     path.touch()
     path.chmod(0o644)
-    with pytest.raises(UsageError), saved_session(str(path), "x"):
+    with pytest.raises(UsageError), SessionOptions(str(path), 1).saved("x"):
         raise UsageError
     assert path.read_bytes() == b""
     with SessionWriter(path) as writer:
@@ -193,6 +193,12 @@ def test_default_names_of_one_second_differ(tmp_path, monkeypatch):
         assert len(read_session(writer.path).cycles) == number
 
 
+def test_no_default_session_where_the_current_directory_takes_no_file(monkeypatch):
+    monkeypatch.chdir("/proc/self")  # nobody makes a file there, root neither
+    with pytest.raises(KleakError, match=r"current directory: kleak-x-.*-o FILE names another"):
+        open_session(None, "x")
+
+
 # --- a full disk
 
 
@@ -208,7 +214,7 @@ def fill(writer: SessionWriter, *, cycles_before: int = 0) -> None:
 def test_a_full_disk_leaves_the_older_session_and_says_so(path, older):
     with (
         pytest.raises(UnsupportedError, match=r"disk is full \(the older one stays\)$"),
-        saved_session(str(path), "x") as writer,
+        SessionOptions(str(path), 1).saved("x") as writer,
     ):
         fill(writer)
     assert path.read_bytes() == older
@@ -218,7 +224,7 @@ def test_a_full_disk_leaves_the_older_session_and_says_so(path, older):
 def test_a_full_disk_leaves_the_cycles_that_were_saved_and_says_so(path, older, capsys):
     with (
         pytest.raises(UnsupportedError, match=r"disk is full \(it ends with cycle 2\)$"),
-        saved_session(str(path), "x") as writer,
+        SessionOptions(str(path), 1).saved("x") as writer,
     ):
         fill(writer, cycles_before=2)
     assert len(read_session(path).cycles) == 2
@@ -230,7 +236,7 @@ def test_a_full_disk_leaves_the_cycles_that_were_saved_and_says_so(path, older, 
 def test_a_full_disk_in_the_first_cycle(path):
     with (
         pytest.raises(UnsupportedError, match=r"disk is full \(no cycle is saved\)$"),
-        saved_session(str(path), "x") as writer,
+        SessionOptions(str(path), 1).saved("x") as writer,
     ):
         fill(writer)
     assert names(path.parent) == []

@@ -1,5 +1,6 @@
 """Builds tests/modules/sections against every kernel headers tree that is there."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,10 @@ SECTIONS = TESTS / "modules" / "sections"
 
 
 def header_trees():
-    """Trees a module can be built against: of the kernel cache, else where Debian puts them."""
+    """Trees a module can be built against: of the kernel cache, else where Debian puts them.
+
+    A tree names its compiler; one that this machine does not have builds nothing here.
+    """
     cache = kernel_cache()
     roots = [cache] if cache.is_dir() else [Path("/usr/src"), Path("/lib/modules")]
     found = {}
@@ -24,7 +28,9 @@ def header_trees():
             *root.glob("[!.]*/usr/src/*/include/config/auto.conf"),
         ):
             tree = marker.parents[2].resolve()
-            found[str(tree)] = tree
+            compiler = re.search(r'^CONFIG_CC_VERSION_TEXT="?([^" ]+)', marker.read_text(), re.M)
+            if compiler is None or shutil.which(compiler[1]) is not None:
+                found[str(tree)] = tree
     return [found[name] for name in sorted(found)]
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from kleak.frames.names import base_name
 from kleak.model.session import Frame
 from kleak.parsers.errors import ParseError
 from kleak.parsers.kallsyms import HiddenAddressesError
 from kleak.parsers.proc_modules import parse_modules
-from kleak.symbols.kernel_table import KernelTable, TextRange, base_name
+from kleak.symbols.kernel_table import KernelTable, TextRange
 from tests.support.paths import TESTS
 
 DATA = TESTS / "data"
@@ -218,24 +219,6 @@ def test_ranges_of_the_running_kernel_hold_their_functions():
         for address in range(one.start + 1, one.end, 7):
             assert base_name(table.resolve(address).symbol).startswith("pipe_")
         assert not base_name(table.resolve(one.end + 1).symbol).startswith("pipe_")
-
-
-@pytest.mark.parametrize(
-    ("symbol", "name"),
-    [
-        ("f", "f"),
-        ("f.part.0", "f"),
-        ("f.constprop.0.isra.0", "f"),
-        ("f.cold", "f"),
-        ("f.part.0.cold", "f"),
-        ("f.llvm.123456", "f"),
-        ("f.12", "f"),
-        ("f.partial", "f.partial"),
-        ("cold", "cold"),
-    ],
-)
-def test_base_name(symbol, name):
-    assert base_name(symbol) == name
 
 
 def test_symbols_out_of_order_and_data_within_text_change_nothing(by_hand):

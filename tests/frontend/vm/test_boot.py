@@ -1,7 +1,8 @@
-"""kleak vm without a virtual machine: names of kernels, directories, how a result is told."""
+"""kleak vm without a virtual machine: what it needs, directories, how a result is told."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -9,49 +10,8 @@ import pytest
 from kleak.commands import vm as command
 from kleak.errors import TargetError, UnsupportedError, UsageError
 from kleak.vm import boot as vm
-
-IMAGE = bytes(0x202) + b"HdrS" + bytes(100)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kernel cache with three kernels and two series, and one that is being unpacked."""
-    monkeypatch.setenv("KLEAK_KERNELS", str(tmp_path))
-    for release in ("6.1.0-56-amd64", "6.9.10-amd64", "6.12.117+deb12-amd64", "6.18.1-amd64"):
-        directory = ".unpack.8lxtHs" if release == "6.18.1-amd64" else release
-        boot = tmp_path / directory / "boot"
-        boot.mkdir(parents=True)
-        (boot / f"vmlinuz-{release}").write_bytes(IMAGE)
-    (tmp_path / "6.1").symlink_to("6.1.0-56-amd64")
-    (tmp_path / "6.12").symlink_to("6.12.117+deb12-amd64")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("name", "release"),
-    [
-        ("6.1", "6.1.0-56-amd64"),
-        ("6.12", "6.12.117+deb12-amd64"),
-        ("6.9.10-amd64", "6.9.10-amd64"),
-        (None, "6.12.117+deb12-amd64"),
-    ],
-)
-def test_finds_a_kernel_of_the_cache(cache: Path, name: str | None, release: str) -> None:
-    image = vm.find_kernel(name)
-    assert image == cache / release / "boot" / f"vmlinuz-{release}"
-    assert vm.release_of(image) == release
-
-
-@pytest.mark.parametrize("name", ["6.7", "*", "../6.1", ""])
-def test_an_unknown_kernel_is_a_usage_error_that_names_the_known(cache: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=r"known releases: .*6\.12\.117"):
-        vm.find_kernel(name)
-
-
-def test_a_file_that_is_no_kernel_is_a_usage_error(cache: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes").write_text("x" * 4096)
-    with pytest.raises(UsageError, match="not a kernel image"):
-        vm.find_kernel(str(tmp_path / "notes"))
+from kleak.vm.kernels import find_kernel
+from kleak.vm.streams import Console
 
 
 def test_missing_virtme_ng_names_the_pip_command(
@@ -61,6 +21,84 @@ def test_missing_virtme_ng_names_the_pip_command(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnsupportedError, match="pip install virtme-ng"):
         vm.virtme_run()
+
+
+def elf(*segments: int) -> bytes:
+    """An ELF file for x86-64 with empty segments of these types."""
+    head = struct.pack(
+        "<16sHHIQQQIHHHHHH",
+        b"\x7fELF\2\1\1",
+        2,
+        62,
+        1,
+        0,
+        64,
+        0,
+        0,
+        64,
+        56,
+        len(segments),
+        64,
+        0,
+        0,
+    )
+    return head + b"".join(struct.pack("<IIQQQQQQ", kind, 4, 0, 0, 0, 0, 0, 1) for kind in segments)
+
+
+PT_LOAD, PT_INTERP = 1, 3
+DYNAMIC, STATIC = elf(PT_LOAD, PT_INTERP), elf(PT_LOAD)
+
+
+def machine_with(programs: dict[str, bytes], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be these programs, and no others."""
+    place.mkdir()
+    for name, content in programs.items():
+        (place / name).write_bytes(content)
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(place))
+    monkeypatch.setattr(vm, "_SYSTEM_PATH", "")
+
+
+@pytest.mark.parametrize(
+    "programs",
+    [{"busybox": DYNAMIC}, {"busybox-static": DYNAMIC, "busybox": STATIC}],
+    ids=["the only one", "the first of two"],
+)
+def test_a_busybox_that_needs_libraries_is_told_before_booting(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: dict[str, bytes]
+) -> None:
+    kernel = find_kernel("6.1")
+    (kernel.parent.parent / "lib/modules/6.1.0-56-amd64").mkdir(parents=True)
+    machine_with({"virtme-run": b"", **programs}, tmp_path / "bin", monkeypatch)
+    monkeypatch.setattr(vm, "virtme_run", lambda: str(tmp_path / "bin/virtme-run"))
+    with pytest.raises(UnsupportedError, match=r"bin/busybox.* apt-get install busybox-static$"):
+        vm.boot(kernel, ["true"], kvm=False)
+
+
+@pytest.mark.parametrize(
+    "programs",
+    [
+        {"busybox": STATIC},
+        {"busybox-static": STATIC, "busybox": DYNAMIC},
+        {"busybox": b"#!/bin/sh\n"},
+        {},
+    ],
+    ids=["static", "static comes first", "no ELF file", "none"],
+)
+def test_any_other_busybox_is_left_to_virtme_run(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: dict[str, bytes]
+) -> None:
+    kernel = find_kernel("6.1")
+    (kernel.parent.parent / "lib/modules/6.1.0-56-amd64").mkdir(parents=True)
+    machine_with(programs, tmp_path / "bin", monkeypatch)
+    vm.check_busybox(kernel)
+
+
+def test_a_kernel_without_modules_needs_no_busybox(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine_with({"busybox": DYNAMIC}, tmp_path / "bin", monkeypatch)
+    vm.check_busybox(find_kernel("6.1"))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +140,7 @@ def test_no_root_and_no_absent_directory_is_shared(path: Path) -> None:
 
 
 def test_a_panic_is_found_in_the_console_however_the_bytes_arrive() -> None:
-    console = vm.Console()
+    console = Console()
     text = b"[    1.0] \x1b[1mx\x1b[0m\r\n[   12.8] Kernel panic - not syncing: Fatal exception\r\n"
     for index in range(len(text)):
         console.feed(text[index : index + 1])
@@ -111,7 +149,7 @@ def test_a_panic_is_found_in_the_console_however_the_bytes_arrive() -> None:
 
 
 def test_a_console_without_a_panic_has_none() -> None:
-    console = vm.Console()
+    console = Console()
     console.feed(b"[    1.0] all is well\n")
     assert console.panic() is None
 
@@ -146,6 +184,6 @@ def test_emulated_cpus_share_a_thread(
     runner.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >{tmp_path}/arguments\n")
     runner.chmod(0o755)
     monkeypatch.setattr(vm, "virtme_run", lambda: str(runner))
-    vm.boot(vm.find_kernel("6.1"), ["true"], kvm=kvm)
+    vm.boot(find_kernel("6.1"), ["true"], kvm=kvm)
     arguments = (tmp_path / "arguments").read_text().splitlines()
     assert ("tcg,thread=single" in arguments) is not kvm

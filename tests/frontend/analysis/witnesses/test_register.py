@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kleak.analysis.weights import WEIGHTS, Fact
+from kleak.analysis.weights import Fact
 from kleak.analysis.witnesses import freed, kmemleak, origin, size, survival, vmallocinfo
-from kleak.analysis.witnesses.register import WITNESSES
 from kleak.model.session import Reachability, Target
 from tests.support.samples import KERNFS, LEAK, regions_of, session, site, stack
 
@@ -14,16 +13,6 @@ AREA = stack(
     "alloc_vmap_area+1 <- __get_vm_area_node+1 <- __vmalloc_node_range_noprof+1 <- "
     "vmalloc_noprof+1 <- leak_it+1 [leaky]"
 )
-
-
-def test_witnesses_have_distinct_names():
-    names = [witness.name for witness in WITNESSES]
-    assert len(set(names)) == len(names)
-
-
-def test_every_fact_has_a_weight_and_a_reason():
-    assert set(WEIGHTS) == set(Fact)
-    assert all(weight.reason for weight in WEIGHTS.values())
 
 
 # --- survival
@@ -211,7 +200,7 @@ def test_origin_of_symbols_counts_less_than_of_a_module():
     traced = site([1], frames=stack("__kmalloc_noprof+1 <- alloc_pipe_info+1 <- do_pipe2+1"))
     found = origin.judge(traced, session(traced, target=Target("symbols", "alloc_pipe*")))
     assert found.fact is Fact.DIRECT_SYMBOL
-    assert WEIGHTS[found.fact].log_odds < WEIGHTS[Fact.DIRECT].log_odds
+    assert found.fact.log_odds < Fact.DIRECT.log_odds
 
 
 # --- size

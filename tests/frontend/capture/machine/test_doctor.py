@@ -11,7 +11,7 @@ from kleak.capture.engine.hooks import Attachment, Event, Hook, Plan
 from kleak.capture.engine.records import Limits
 from kleak.capture.machine import doctor as engine
 from kleak.capture.machine.probes import examine_machine
-from kleak.model.doctor import MODULE, RUN, Finding, State, obstacles
+from kleak.model.doctor import MODULE, RUN, Check, State, obstacles
 from kleak.model.session import Kernel
 from kleak.render.doctor_table import render_json, render_table
 
@@ -58,7 +58,7 @@ class Machine:
     def remove(self, path: str) -> None:
         (self.root / path).unlink()
 
-    def findings(self) -> dict[str, Finding]:
+    def findings(self) -> dict[str, Check]:
         return {finding.name: finding for finding in examine_machine(self.root)}
 
 
@@ -119,7 +119,7 @@ def test_what_one_file_changes(
         machine.write(path, text)
     findings = machine.findings()
     assert findings[name].state is state
-    assert findings[name].means
+    assert findings[name].effect
     stopped = {
         command
         for command in (MODULE, RUN)
@@ -216,9 +216,9 @@ def test_memory_of_maps_is_by_the_options_that_bound_it() -> None:
 
 
 FINDINGS = (
-    Finding("privilege", "root", State.YES, "root", mend="none is needed"),
-    Finding("modules", "module loading", State.NO, "no modules", "stops", "kleak vm", (MODULE,)),
-    Finding("privilege", "lockdown", State.DEGRADED, "integrity " * 20, "signed only", "reboot"),
+    Check("privilege", "root", State.YES, "root", mend="none is needed"),
+    Check("modules", "module loading", State.NO, "no modules", "stops", "kleak vm", (MODULE,)),
+    Check("privilege", "lockdown", State.DEGRADED, "integrity " * 20, "signed only", "reboot"),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kleak.capture.witnesses import page_holders
 from kleak.capture.witnesses.page_holders import PageHolders
-from kleak.model.doctor import Finding, State
+from kleak.model.doctor import Check, State
 from kleak.model.session import HELD_BY_ANOTHER, HELD_BY_ITS_TASK
 
 DIRECT_MAP = 0xFF16DA7F80000000
@@ -65,7 +65,7 @@ def test_why_page_owner_is_absent_is_what_doctor_says(
     direct_map: int | None, says: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(page_holders, "PAGE_OWNER", tmp_path / "none")
-    finding = Finding("witnesses", "page_owner", state, found)
+    finding = Check("witnesses", "page_owner", state, found)
     monkeypatch.setattr(page_holders, "examine_page_owner", lambda: finding)
     with PageHolders(direct_map) as pages:
         assert pages.owner_state == says

@@ -1,46 +1,32 @@
-"""What a capture of modules gathers while it runs, and how it becomes a Session."""
+"""What captures of modules have in common: a load is a cycle, and names come from the files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from kleak.capture.engine.records import LoadRecord
 from kleak.capture.engine.tracer import Tracer
-from kleak.capture.machine.kernel_state import loaded_modules, read_kernel, read_kernel_table
-from kleak.capture.read_session import read_session
+from kleak.capture.lifecycle import Driver
+from kleak.capture.machine.kernel_state import loaded_modules, read_kernel_table
 from kleak.capture.target.modules import ModuleTarget
-from kleak.capture.witnesses.kmemleak import NOT_ASKED, KmemleakResult
-from kleak.capture.witnesses.observer import Observer, Recorder
+from kleak.capture.witnesses.observer import Observer
 from kleak.files.names import readable
-from kleak.model.session import Cycle, Session, Target, Trust
+from kleak.model.session import Cycle, Target
 from kleak.symbols.kernel_table import KernelTable
 from kleak.symbols.symboliser import ModuleLoad, Symboliser
 
 
-class ModuleReader:
-    """Reads what a tracer saw of ``targets``, and names it while the names are there."""
+class ModuleLoads(Driver):
+    """A driver whose cycles are the loads of modules, whoever loads them."""
 
     def __init__(
-        self,
-        tracer: Tracer,
-        targets: Sequence[ModuleTarget],
-        *,
-        planned_cycles: int | None,
-        keep: int,
+        self, tracer: Tracer, targets: Sequence[ModuleTarget], *, planned_cycles: int | None
     ) -> None:
-        """``planned_cycles``: of all modules together; ``keep``: outstanding allocations of a site.
-
-        ``observer`` asks the kernel's own counters where it is used as a context.
-        """
-        self.target = _describe(targets)
+        """``planned_cycles``: of all modules together."""
+        build_ids = {target.name: target.image.build_id for target in targets}
+        super().__init__(_describe(targets), Observer(build_ids, planned_cycles, build_ids))
         self._tracer = tracer
         self._targets = {target.name: target for target in targets}
-        self._keep = keep
-        self.observer = Observer(
-            self._targets,
-            planned_cycles,
-            {target.name: target.image.build_id for target in targets},
-        )
         self._table: KernelTable | None = None
         self._others: frozenset[tuple[str, int]] = frozenset()
         self._failures: dict[int, str] = {}
@@ -50,15 +36,10 @@ class ModuleReader:
         self._placed = 0
         self._misfits: list[str] = []
 
-    def save_beginning(self, recorder: Recorder) -> None:
-        """Save that the capture began: what ends it in the first cycle leaves that much."""
-        self.sample("start", 0)
-        about = self.observer.describe((), (), finished=False)
-        recorder.save(Session(read_kernel(), self.target, (), (), Trust(), None, about))
-
-    def sample(self, when: str, cycle: int) -> None:
-        """Note what is outstanding now; see :class:`kleak.model.MemorySample`."""
-        self.observer.sample(when, cycle, self._tracer.totals())
+    @property
+    def title(self) -> str:
+        """Names of the modules, for a person."""
+        return ", ".join(self._targets)
 
     def note_failure(self, cycle: int, reason: str) -> None:
         """Note that the load which is ``cycle`` failed."""
@@ -79,43 +60,27 @@ class ModuleReader:
             self._table = read_kernel_table()
             self._others = others
 
-    def session(
-        self,
-        notes: Sequence[str] = (),
-        *,
-        finished: bool,
-        kmemleak: KmemleakResult = NOT_ASKED,
-        cut: Mapping[str, int] | None = None,
-    ) -> Session:
-        """Read what there is so far; ``finished`` when no more will come. ``cut``: see
-        :func:`kleak.capture.read_session.cut_off`.
-        """
-        if self._table is None:
-            self._table = read_kernel_table()
-        loads = self._tracer.loads()
-        symboliser = self._symbols(self._table, loads)
-        return read_session(
-            self._tracer,
-            self.target,
-            [self._cycle(record) for record in loads],
-            symboliser.resolve,
-            self.observer,
-            finished=finished,
-            kmemleak=kmemleak,
-            keep=self._keep,
-            cut=cut,
-            notes=[*self._misfits, *notes],
-        )
+    def cycles(self) -> list[Cycle]:
+        """See Driver: each load is one."""
+        return [self._cycle(record) for record in self._tracer.loads()]
 
-    def _symbols(self, table: KernelTable, loads: Sequence[LoadRecord]) -> Symboliser:
-        """Return names for ``table`` and ``loads``; what is known from earlier cycles is kept.
+    def notes(self) -> list[str]:
+        """See Driver: loads that have no names."""
+        self.names()
+        return list(self._misfits)
+
+    def names(self) -> Symboliser:
+        """See Driver. What is known from earlier cycles is kept.
 
         Not with several modules: one that stays is there in the cycles of the others too.
         """
+        if self._table is None:
+            self._table = read_kernel_table()
+        table, loads = self._table, self._tracer.loads()
         if (
             self._symboliser is None
             or self._symboliser_table is not table
-            or len(self._targets) > 1
+            or (len(self._targets) > 1 and len(loads) > self._placed)
         ):
             self._symboliser, self._symboliser_table = Symboliser(table), table
             self._placed, self._misfits = 0, []

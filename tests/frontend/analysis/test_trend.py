@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kleak.snapshots.trend import MIN_SNAPSHOTS, estimate
+from kleak.analysis.trend import MIN_SNAPSHOTS, estimate
 
 
 def test_a_clean_line():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kleak.capture.engine.records import LoadRecord
-from kleak.capture.module_reader import last_epoch
+from kleak.capture.module_loads import last_epoch
 from kleak.symbols.kernel_table import TextRange
 
 
