@@ -60,6 +60,10 @@ CORRELATIONS = (GROWN, OWNER_GONE, NO_POINTER, COMPLAINT, LEDGER, COUNTERS)
 KINDS = (GROWN, OWNER_GONE, NO_POINTER, COMPLAINT)
 """Evidence of snapshots that does not tell the same thing: two of these confirm a leak."""
 
+NO_HOLDER = frozenset({Fact.UNREFERENCED, Fact.UNHELD})
+A_HOLDER = frozenset({Fact.REFERENCED, Fact.REFERENCED_LARGE, Fact.HELD, Fact.HELD_IN_USE})
+"""The two answers of kmemleak, and of kleak's own search, to one question."""
+
 # What says, without the ledger, that the memory is there, and what says that it is not: a site
 # with both is told to be disputed.
 STILL_THERE = frozenset(
@@ -68,6 +72,9 @@ STILL_THERE = frozenset(
         Fact.REFERENCED,
         Fact.REFERENCED_LARGE,
         Fact.OWN_REFERENCE,
+        Fact.UNHELD,
+        Fact.HELD,
+        Fact.HELD_IN_USE,
         Fact.REGION_THERE,
         Fact.PAGES_OWNED,
         Fact.TAG_LEFT,

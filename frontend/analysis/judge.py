@@ -87,6 +87,7 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
         most = max(same, key=lambda site: (site.outstanding.size_bytes, _frames_key(site.frames)))
         requested = [site.requested_bytes for site in same if site.requested_bytes is not None]
         kept = (allocation for site in same for allocation in site.kept)
+        led_to = [site.pointers for site in same if site.pointers is not None]
         said = [site.reachability for site in same if site.reachability is not None]
         yield TracedSite(
             allocator=most.allocator,
@@ -102,6 +103,7 @@ def _merge(sites: Iterable[TracedSite], target: Target) -> Iterable[TracedSite]:
             kept=tuple(sorted(kept, key=lambda one: (one.allocated_at_ns, one.address))),
             reachability=sum(said[1:], said[0]) if said else None,
             stacks=_merge_samples(same, most),
+            pointers=sum(led_to[1:], led_to[0]) if led_to else None,
         )
 
 

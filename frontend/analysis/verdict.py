@@ -13,8 +13,10 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from kleak.analysis.correlations import (
+    A_HOLDER,
     CORRELATIONS,
     KINDS,
+    NO_HOLDER,
     NOT_THERE,
     STILL_THERE,
     Correlation,
@@ -39,7 +41,14 @@ _HELD_ON_PURPOSE = frozenset(
     }
 )
 _INDEPENDENT = frozenset(
-    {Fact.REGION_THERE, Fact.UNREFERENCED, Fact.TAG_LEFT, Fact.CACHE_LEFT, Fact.NAME_STAYS}
+    {
+        Fact.REGION_THERE,
+        Fact.UNREFERENCED,
+        Fact.UNHELD,
+        Fact.TAG_LEFT,
+        Fact.CACHE_LEFT,
+        Fact.NAME_STAYS,
+    }
 )
 _FREED = frozenset(
     {
@@ -50,6 +59,7 @@ _FREED = frozenset(
         Fact.ROWS_DID_NOT_GROW,
     }
 )
+_HOLDERS = frozenset({Fact.REFERENCED, Fact.HELD, Fact.HELD_IN_USE})
 _REGISTERED = frozenset({Fact.NAME_STAYS, Fact.DEVICE_STAYS})
 _REPEATED = (
     frozenset({Fact.DIRECT, Fact.EVERY_CYCLE}),
@@ -93,6 +103,7 @@ def weigh(findings: Sequence[Finding], *, complete: bool) -> tuple[Evidence, ...
             counting = [one for one in counting if one is strongest or one not in same]
     facts = {finding.fact for finding in findings}
     evidence += _together(facts)
+    evidence += _same_question(findings)
     evidence += _disagreement(findings)
     prior = "before any evidence: most of what is outstanding does not leak"
     evidence.append(Evidence("prior", prior, Fact.PRIOR.log_odds))
@@ -124,13 +135,30 @@ def _correct(
 def _together(facts: Set[Fact]) -> list[Evidence]:
     """What findings of several witnesses say together, beyond what each says."""
     evidence = []
-    if Fact.REFERENCED in facts and not facts.isdisjoint(_REGISTERED):
-        says = "a registry points to what is registered, so kmemleak's pointer is no surprise"
+    pointed_to = Fact.REFERENCED in facts or Fact.HELD in facts
+    if pointed_to and not facts.isdisjoint(_REGISTERED):
+        says = "a registry points to what is registered, so a pointer is no surprise"
         evidence.append(Evidence("registered and pointed to", says, Fact.NAME_EXPLAINS.log_odds))
     if facts >= {Fact.CONSTRUCTOR, Fact.EVERY_CYCLE_EQUAL}:
         says = "an object to give back, and as many kept in every cycle"
         evidence.append(Evidence("made each time", says, Fact.CONSTRUCTOR_EACH_TIME.log_odds))
     return evidence
+
+
+def _same_question(findings: Sequence[Finding]) -> list[Evidence]:
+    """What takes off that kmemleak and kleak's own search answer one question."""
+    without = [one for one in findings if one.fact in NO_HOLDER]
+    with_one = [one for one in findings if one.fact in A_HOLDER]
+    if without and with_one:
+        says = "kmemleak and the search of memory contradict each other: neither counts"
+        weight = -sum(one.fact.log_odds for one in (*without, *with_one))
+        return [Evidence("one question", says, weight)]
+    for same in (without, with_one):
+        if len(same) > 1:
+            says = "kmemleak and the search of memory ask the same: the stronger answer counts"
+            weaker = min((one.fact.log_odds for one in same), key=abs)
+            return [Evidence("one question", says, -weaker)]
+    return []
 
 
 def _disagreement(findings: Sequence[Finding]) -> list[Evidence]:
@@ -155,7 +183,7 @@ def decide(percent: float, facts: frozenset[Fact], *, complete: bool) -> Verdict
 
     ``complete`` is whether the trace lost nothing that may change a result.
     """
-    reachable = Fact.REFERENCED in facts and facts.isdisjoint(_REGISTERED)
+    reachable = not facts.isdisjoint(_HOLDERS) and facts.isdisjoint(_REGISTERED)
     undisputed = facts.isdisjoint(NOT_THERE) and not reachable
     independent = (
         not facts.isdisjoint(_INDEPENDENT)

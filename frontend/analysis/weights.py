@@ -239,6 +239,36 @@ class Fact(Enum):
         "kmemleak drops its record when an object is freed: the tracer missed that.",
     )
 
+    UNHELD = (
+        "nothing in memory points to it",
+        2.5,
+        "Two searches of all the kernel's memory, of 90 % of the objects and of 3 at least. As "
+        "much as kmemleak's word: what is coded is not found, so this alone proves nothing.",
+    )
+    HELD = (
+        "held by something",
+        -1.5,
+        "Something outside leads to every object: handed over, or never unregistered. As "
+        "kmemleak's pointer, a leak that all else shows stays likely, but is not confirmed.",
+    )
+    HELD_IN_USE = (
+        "held by something, nothing unloaded",
+        -3.0,
+        "Something outside leads to every object, and the code that uses it is still there: "
+        "what grows and is held is a cache, a queue or a list, until something says otherwise.",
+    )
+    PARTLY_HELD = (
+        "some held, some not",
+        0.0,
+        "Of mixed answers, some must be wrong, or the site is both: told, not weighed.",
+    )
+    SAME_QUESTION = (
+        "asked twice",
+        -2.5,
+        "kmemleak and kleak's own search ask the same: where they agree, the weaker answer is "
+        "taken back, and where they contradict each other, both are. Shown is the greatest.",
+    )
+
     PAGES_HELD = (
         "pages in other hands",
         -4.0,

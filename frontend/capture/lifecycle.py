@@ -15,6 +15,7 @@ from kleak.capture.engine.sampling import WALK_EVERY
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.kernel_state import read_kernel
 from kleak.capture.machine.settle import BETWEEN_CYCLES, Patience, patience_at_the_end, settle
+from kleak.capture.pointers.question import SECONDS, PointerSearch
 from kleak.capture.read_session import KEPT_OF_A_SITE, End, Observed, cut_off, read_session
 from kleak.capture.site_index import Names
 from kleak.capture.witnesses.kmemleak import Kmemleak
@@ -33,7 +34,8 @@ from kleak.progress import Progress
 @dataclass(frozen=True, slots=True)
 class Tracing:
     """How to trace, whatever it is. ``headers`` names a header tree. ``keep`` outstanding
-    allocations of a site are kept. ``kmemleak``: ask it, where the kernel has it. ``walk_every``:
+    allocations of a site are kept. ``kmemleak``: ask it, where the kernel has it.
+    ``pointer_seconds``: how long to search memory for pointers, 0 for not at all. ``walk_every``:
     in a scope of everything or of own calls, one stack in so many is walked.
     """
 
@@ -41,6 +43,7 @@ class Tracing:
     limits: Limits = field(default_factory=Limits)
     keep: int = KEPT_OF_A_SITE
     kmemleak: bool = True
+    pointer_seconds: float = SECONDS
     walk_every: int = WALK_EVERY
 
 
@@ -125,6 +128,7 @@ class Capture:
         self._recorder = recorder
         self._keep = tracing.keep
         self._kmemleak = Kmemleak(wanted=tracing.kmemleak)
+        self._pointers = PointerSearch(tracing.pointer_seconds, tracing.headers)
 
     def live(self) -> Outcome:
         """Go through it from beginning to end."""
@@ -133,7 +137,7 @@ class Capture:
                 failure = self._run_cycles()
             self.progress.say("reading the result")
             cut = cut_off(self._driver.cut_off(failure), failure)
-            session = self._read(failure, End(self._kmemleak.result, cut))
+            session = self._read(failure, End(self._kmemleak.result, self._pointers.result, cut))
         try:
             self._recorder.save(session)
         except UnsupportedError as error:
@@ -172,6 +176,7 @@ class Capture:
             self.settle("end", patience if self._driver.has_late_frees() else BETWEEN_CYCLES)
             if not isinstance(failure, StoppedError) and self._driver.is_quiet():
                 self._kmemleak.ask(self.tracer, allocated_until, self.progress)
+                self._pointers.ask(self.tracer, self.progress)
         except KeyboardInterrupt:
             failure = failure or StoppedWaitingError("interrupted while waiting for late frees")
         self.sample("end", 0)

@@ -12,6 +12,8 @@ from kleak.capture.engine.declared import FIRST_WALKS
 from kleak.capture.engine.records import Counters
 from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.kernel_state import read_kernel, read_vmalloc_regions
+from kleak.capture.pointers.joined import JoinedPointers
+from kleak.capture.pointers.question import NOT_SEARCHED, PointerResult
 from kleak.capture.site_index import Names
 from kleak.capture.sites import build_sites
 from kleak.capture.witnesses.kmemleak import NOT_ASKED, KmemleakResult
@@ -79,10 +81,12 @@ class Observed:
 @dataclass(frozen=True, slots=True)
 class End:
     """The end of a capture: no more cycles will come. ``kmemleak``: what it said of what is
-    outstanding, or why it was not asked. ``cut``: see cut_off().
+    outstanding, or why it was not asked; ``pointers``: what a search of memory found. ``cut``: see
+    cut_off().
     """
 
     kmemleak: KmemleakResult = NOT_ASKED
+    pointers: PointerResult = NOT_SEARCHED
     cut: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -110,6 +114,8 @@ def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session
     witnesses.note("vmallocinfo", areas.state, areas.text)
     kmemleak = NOT_ASKED if end is None else end.kmemleak
     witnesses.note("kmemleak", kmemleak.state, kmemleak.text)
+    pointers = NOT_SEARCHED if end is None else end.pointers
+    witnesses.note("reachability", pointers.state)
     witnesses.note("pointers", "absent: memory is read at the end only")
     counters = tracer.counters()
     with no_collection(), PageHolders(tracer.direct_map) as pages:
@@ -120,14 +126,15 @@ def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session
             keep=observed.keep,
             holder=pages.holder,
             kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
+            pointers=JoinedPointers(pointers.said) if pointers.state == "used" else None,
             name_of=_process_names(tracer),
         )
         witnesses.note("page_owner", pages.owner_state)
     observed_events = {name: counters.counted[counter] for counter, name in OBSERVED.items()}
     observed_events["frees_while_reading"] = tracer.counters().gone - counters.gone
     if end is not None:
-        pointers = read_pointers(sites)
-        witnesses.note("pointers", pointers.state, pointers.text)
+        among_kept = read_pointers(sites)
+        witnesses.note("pointers", among_kept.state, among_kept.text)
     about = observed.observer.describe(sites, witnesses.answers, finished=end is not None)
     trust = Trust(
         losses(counters) | dict(end.cut if end is not None else {}),
@@ -140,6 +147,7 @@ def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session
             *_sampling(tracer),
             *_own_calls(tracer),
             *observed.notes,
+            *pointers.notes,
             *_remarks(counters, tracer.reused_by_cache()),
         ),
     )

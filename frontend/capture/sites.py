@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kleak.capture.engine.records import LedgerEntry, StackTotal
 from kleak.capture.engine.sampling import CLOCK_MONOTONIC_COARSE
+from kleak.capture.pointers.joined import JoinedPointers
 from kleak.capture.site_index import KnownStacks, Names, SiteIndex
 from kleak.capture.witnesses.reachability import Joined, reachability
 from kleak.frames.stacks import Frames
@@ -68,13 +69,15 @@ def build_sites(
     holder: Callable[[int, int], str | None] = lambda address, tgid: None,
     name_of: Callable[[int], str] = lambda tgid: "",
     kmemleak: Joined | None = None,
+    pointers: JoinedPointers[_Growing] | None = None,
 ) -> tuple[TracedSite, ...]:
     """Merge what the maps hold into sites; most outstanding bytes first.
 
     ``cycles``: what cycles 1 to ``cycles`` allocated counts. ``keep``: outstanding allocations kept
     of a site, oldest first; fewer where there are very many sites. ``holder`` says who has the page
     at an address that a process (its tgid) allocated. ``name_of`` names a process whose name was
-    not noted. ``kmemleak`` joins what it said, None if it was not asked.
+    not noted. ``kmemleak`` joins what it said, None if it was not asked; ``pointers`` likewise what
+    a search of memory found.
     """
     # While allocations count, there may be younger ones, of stacks that are not read here. By the
     # clock that lags, as theirs may: allocation_time() of bpf/sampling.h.
@@ -104,11 +107,14 @@ def build_sites(
         found = site_of(entry)
         if found is not None:
             found.kept.append(entry)
-    if kmemleak is not None:
-        for entry in ledger.outstanding():
-            found = site_of(entry)
-            if found is not None and entry.time_ns < read_at_ns:
-                kmemleak.count(entry, found.said)
+    for entry in ledger.outstanding() if kmemleak is not None or pointers is not None else ():
+        found = site_of(entry)
+        if found is None or entry.time_ns >= read_at_ns:
+            continue
+        if kmemleak is not None:
+            kmemleak.count(entry, found.said)
+        if pointers is not None:
+            pointers.note(entry, found)
 
     page_bytes = os.sysconf("SC_PAGESIZE")
 
@@ -140,6 +146,15 @@ def build_sites(
         left = kmemleak.stacks_left(names.resolve, cycles)
         built = [
             replace(site, reachability=reachability(growing.said, site.frames, left))
+            for site, growing in zip(built, sites, strict=True)
+        ]
+    if pointers is not None:
+        frames_of = {
+            id(growing): (site.allocator, site.frames)
+            for site, growing in zip(built, sites, strict=True)
+        }
+        built = [
+            replace(site, pointers=pointers.of(growing, frames_of))
             for site, growing in zip(built, sites, strict=True)
         ]
     return tuple(sorted(built, key=lambda site: site.outstanding.size_bytes, reverse=True))

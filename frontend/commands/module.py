@@ -20,7 +20,7 @@ from kleak.commands.options.option_group import option_group
 from kleak.commands.options.output import OutputOptions, output_options
 from kleak.commands.options.seconds import Seconds
 from kleak.commands.options.session import SessionOptions, session_options
-from kleak.commands.options.tracer import TracerOptions, no_kmemleak_option, tracer_options
+from kleak.commands.options.tracer import EndOptions, TracerOptions, end_options, tracer_options
 from kleak.errors import ExitStatus, UsageError
 from kleak.progress import make_progress
 
@@ -168,7 +168,7 @@ timeout_options = option_group(
 @exercise_options
 @timeout_options
 @tracer_options()
-@no_kmemleak_option
+@end_options
 @session_options()
 @output_options
 def module(
@@ -177,7 +177,7 @@ def module(
     exercise: ExerciseOptions,
     timeouts: TimeoutOptions,
     tracer: TracerOptions,
-    no_kmemleak: bool,
+    at_end: EndOptions,
     session: SessionOptions,
     output: OutputOptions,
 ) -> int:
@@ -200,7 +200,13 @@ def module(
     reporting = output.prepare(session=session.path, reads=reads)
     targets = modules.find(may_be_loaded=cycling.follow)
     exercises = exercise.find()
-    tracing = Tracing(tracer.kernel_headers, tracer.limits, session.keep, kmemleak=not no_kmemleak)
+    tracing = Tracing(
+        tracer.kernel_headers,
+        tracer.limits,
+        session.keep,
+        kmemleak=not at_end.no_kmemleak,
+        pointer_seconds=at_end.search_seconds,
+    )
     progress = make_progress()
     with session.saved("-".join(found.name for found in targets)) as session_file:
         try:

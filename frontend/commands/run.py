@@ -19,7 +19,7 @@ from kleak.commands.options.output import OutputOptions, output_options
 from kleak.commands.options.scope import scope_options, stacks_option
 from kleak.commands.options.seconds import Seconds
 from kleak.commands.options.session import SessionOptions, session_options
-from kleak.commands.options.tracer import TracerOptions, no_kmemleak_option, tracer_options
+from kleak.commands.options.tracer import EndOptions, TracerOptions, end_options, tracer_options
 from kleak.progress import make_progress
 
 
@@ -66,7 +66,7 @@ run_options = option_group(
 @run_options
 @stacks_option
 @tracer_options()
-@no_kmemleak_option
+@end_options
 @session_options()
 @output_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -76,7 +76,7 @@ def run(
     running: RunOptions,
     walk_every: int,
     tracer: TracerOptions,
-    no_kmemleak: bool,
+    at_end: EndOptions,
     session: SessionOptions,
     output: OutputOptions,
 ) -> int:
@@ -103,7 +103,14 @@ def run(
         running.by_process,
         running.repeat,
         running.tree_timeout,
-        Tracing(tracer.kernel_headers, tracer.limits, session.keep, not no_kmemleak, walk_every),
+        Tracing(
+            tracer.kernel_headers,
+            tracer.limits,
+            session.keep,
+            kmemleak=not at_end.no_kmemleak,
+            pointer_seconds=at_end.search_seconds,
+            walk_every=walk_every,
+        ),
     )
     with session.saved(scope.target.name) as session_file:
         try:

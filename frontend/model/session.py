@@ -192,6 +192,33 @@ class Reachability:
 
 
 @dataclass(frozen=True, slots=True)
+class PointersTo:
+    """What a search of the kernel's memory says of a site's outstanding objects.
+
+    So many were ``searched`` for, of those that were old enough. To ``unreferenced`` nothing leads;
+    to ``referenced`` something does, ``holders`` says what, with a number of objects, the commonest
+    first. Of the others it cannot be told whether what leads to them is there still.
+    """
+
+    searched: int = 0
+    unreferenced: int = 0
+    referenced: int = 0
+    holders: tuple[tuple[str, int], ...] = ()
+
+    def __add__(self, other: PointersTo) -> PointersTo:
+        """What it says of both together."""
+        holders = dict(self.holders)
+        for what, count in other.holders:
+            holders[what] = holders.get(what, 0) + count
+        return PointersTo(
+            self.searched + other.searched,
+            self.unreferenced + other.unreferenced,
+            self.referenced + other.referenced,
+            tuple(sorted(holders.items(), key=lambda row: (-row[1], row[0]))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StackSample:
     """What is known of the stacks of a site whose objects were counted by call site.
 
@@ -218,6 +245,7 @@ class TracedSite:
     ``requested_bytes`` is what the outstanding objects were asked for, where the event tells.
     ``kept`` are some of the outstanding allocations, oldest first, bounded by the session.
     ``reachability`` is None where kmemleak was not asked. ``stacks`` is None where all were walked.
+    ``pointers`` is None where memory was not searched, or for none of the site's objects.
     ``outstanding`` is what ``cycles`` add up to.
     """
 
@@ -228,6 +256,7 @@ class TracedSite:
     kept: Sequence[Allocation] = ()
     reachability: Reachability | None = None
     stacks: StackSample | None = None
+    pointers: PointersTo | None = None
     outstanding: Tally = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

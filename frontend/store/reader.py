@@ -26,6 +26,7 @@ from kleak.model.session import (
     Frame,
     Kernel,
     MemorySample,
+    PointersTo,
     Reachability,
     Session,
     Setting,
@@ -247,6 +248,17 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
             "SELECT site, unreferenced, same_stack, asked, known, referenced, own FROM reachability"
         ):
             reachability[site] = Reachability(*counts)
+    pointers = {}
+    # Nor was memory searched then.
+    if run("SELECT 1 FROM sqlite_master WHERE name = 'pointer_holders'").fetchone() is not None:
+        holders: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
+        for site, what, objects in run(
+            "SELECT site, what, objects FROM pointer_holders ORDER BY site, position"
+        ):
+            holders[site].append((what, objects))
+        for site, *counts in run("SELECT site, searched, unreferenced, referenced FROM pointers"):
+            searched, unreferenced, referenced = counts
+            pointers[site] = PointersTo(searched, unreferenced, referenced, tuple(holders[site]))
     samples = {}
     # Nor were stacks sampled then.
     if run("SELECT 1 FROM sqlite_master WHERE name = 'stack_samples'").fetchone() is not None:
@@ -263,6 +275,7 @@ def _read_sites(allocations: _AllocationTable, cycles: int) -> tuple[TracedSite,
             _Kept(allocations, *places[number]) if number in places else (),
             reachability.get(number),
             samples.get(number),
+            pointers.get(number),
         )
         for number, allocator, requested in run(
             "SELECT id, allocator, requested_bytes FROM sites ORDER BY id"

@@ -85,6 +85,19 @@ CREATE TABLE reachability (
     referenced INTEGER NOT NULL,
     own INTEGER NOT NULL
 );
+CREATE TABLE pointers (
+    site INTEGER PRIMARY KEY REFERENCES sites (id),
+    searched INTEGER NOT NULL,
+    unreferenced INTEGER NOT NULL,
+    referenced INTEGER NOT NULL
+);
+CREATE TABLE pointer_holders (
+    site INTEGER NOT NULL REFERENCES sites (id),
+    position INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    objects INTEGER NOT NULL,
+    PRIMARY KEY (site, position)
+) WITHOUT ROWID;
 CREATE TABLE stack_samples (
     site INTEGER PRIMARY KEY REFERENCES sites (id),
     call_site INTEGER NOT NULL REFERENCES frames (id),

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
@@ -28,6 +28,8 @@ _SMALL_TABLES = (
     "cycles",
     "allocations",
     "reachability",
+    "pointers",
+    "pointer_holders",
     "stack_samples",
     "losses",
     "repairs",
@@ -214,6 +216,7 @@ class SessionWriter:
                 if site.reachability is not None
             ),
         )
+        self._write_pointers(numbers, session.sites)
         self._insert(
             "stack_samples",
             5,
@@ -223,6 +226,27 @@ class SessionWriter:
                 for one in (site.stacks,)
                 if one is not None
             ],
+        )
+
+    def _write_pointers(self, numbers: Sequence[int], sites: Sequence[TracedSite]) -> None:
+        found = [
+            (number, site.pointers)
+            for number, site in zip(numbers, sites, strict=True)
+            if site.pointers is not None
+        ]
+        self._insert(
+            "pointers",
+            4,
+            ((number, one.searched, one.unreferenced, one.referenced) for number, one in found),
+        )
+        self._insert(
+            "pointer_holders",
+            4,
+            (
+                (number, position, what, objects)
+                for number, one in found
+                for position, (what, objects) in enumerate(one.holders)
+            ),
         )
 
     def _insert(self, table: str, columns: int, rows: Iterable[tuple[object, ...]]) -> None:

@@ -12,6 +12,7 @@ from kleak.analysis.witnesses import (
     kmemleak,
     origin,
     page_holders,
+    reachability,
     registered_names,
     size,
     slabinfo,
@@ -22,6 +23,7 @@ from kleak.analysis.witnesses import (
 WITNESSES: tuple[Judge, ...] = (
     growth.judge,
     kmemleak.judge,
+    reachability.judge,
     vmallocinfo.judge,
     page_holders.judge,
     kernel_log.judge_tags,

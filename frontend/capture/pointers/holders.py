@@ -153,10 +153,9 @@ class Holders:
             return False
         before, _, after = words
         region = self._machine.areas.at(value)
-        if region is not None and region.address == value:
-            # vm_struct has the size behind the address, vmap_area the end.
-            if after in (region.size_bytes, value + region.size_bytes):
-                return True
+        # vm_struct has the size behind the address, vmap_area the end.
+        if region is not None and after in (region.size_bytes, value + region.size_bytes):
+            return region.address == value
         # A neighbour may end where this one begins.
         page_bytes = self._machine.layout.page_bytes
         return (
@@ -191,9 +190,11 @@ class Holders:
                 return self._on_stack(task, in_area, interior)
             if (region.size_bytes, region.caller) in self._like_stacks:
                 return _LEFT_OVER  # the stack of a task that ended, kept for another
-        module = machine.symbols.module_at(in_area)
+        module = machine.symbols.module_of(region)
         if module is not None:
             return Place(Weight.HOLDS, machine.symbols.in_module(in_area, module))
+        if in_area >= machine.symbols.modules_from:  # of a module that went, or has no names
+            return Place(Weight.DOUBTFUL, "memory of a module that is not loaded")
         return Place(Weight.HOLDS, f"area of {region.caller or region.kind}")
 
     def _on_stack(self, task: Task, at: int, interior: bool) -> Place:

@@ -12,8 +12,9 @@ from kleak.capture.pointers.layout import MemoryLayout
 IN_SLABS = frozenset({"kmalloc", "kmem_cache", "reclaimable_cache"})
 PAGES = "pages"
 AREAS = "vmap_area"
-"""Families of the ledger whose objects are searched for. What others give is not held by an address that memory
-has: by devices, by per-CPU offsets, by page tables."""
+"""Families of the ledger whose objects are searched for. What others give is held by devices, by
+per-CPU offsets, by page tables: by no address that is in memory.
+"""
 
 MOST_PAGES = 1 << 18
 """Pages of all objects together: an eighth of the filter of bpf/scan.c."""

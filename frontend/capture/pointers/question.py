@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kleak.capture.engine.events import read_btf
-from kleak.capture.engine.headers import HeaderTree
+from kleak.capture.engine.headers import find_headers
 from kleak.capture.engine.hooks import offset
 from kleak.capture.engine.records import LedgerEntry
 from kleak.capture.engine.tracer import Tracer
@@ -18,8 +18,8 @@ from kleak.capture.machine.kernel_state import loaded_modules, read_vmalloc_regi
 from kleak.capture.pointers.areas import Areas
 from kleak.capture.pointers.free_pages import FreePages
 from kleak.capture.pointers.holders import Holders, Machine
-from kleak.capture.pointers.layout import MemoryLayout, find_layout, private_data
-from kleak.capture.pointers.objects import AREAS, IN_SLABS, PAGES, Objects, WantedObject
+from kleak.capture.pointers.layout import find_layout, private_data
+from kleak.capture.pointers.objects import AREAS, IN_SLABS, MOST_PAGES, PAGES, Objects, WantedObject
 from kleak.capture.pointers.page_flags import SLAB, PageFlags
 from kleak.capture.pointers.page_tables import PageTables
 from kleak.capture.pointers.programs import ScanPrograms
@@ -28,7 +28,7 @@ from kleak.capture.pointers.slabs import Slabs
 from kleak.capture.pointers.symbols import DataSymbols
 from kleak.capture.pointers.tasks import Tasks
 from kleak.errors import UnsupportedError
-from kleak.parsers.btf import AmbiguousTypeError, Btf
+from kleak.parsers.btf import AmbiguousTypeError
 from kleak.parsers.errors import ParseError
 from kleak.progress import Progress
 
@@ -39,6 +39,8 @@ MIN_AGE_S = 5.0
 """An object is younger while it is being set up: its address may be in a register only."""
 
 OBJECTS_OF_A_STACK = 128
+LEAST_OF_A_STACK = 4
+OBJECTS_IN_ALL = 20_000
 _SEARCHES = 2
 _WORD = (1 << 64) - 1
 
@@ -67,24 +69,25 @@ class PointerResult:
     notes: tuple[str, ...] = ()
 
 
+NOT_SEARCHED = PointerResult("absent: memory is searched at the end of a session only")
+
+
 class PointerSearch:
     """The question, for the length of a capture."""
 
-    def __init__(self, *, wanted: bool, headers: HeaderTree, seconds: float = SECONDS) -> None:
-        """Not ``wanted``: nothing is searched, and the result says so."""
-        self._headers, self._seconds = headers, seconds
-        self._wanted = wanted
-        why = "it is asked at the end of a session only" if wanted else "--no-pointers"
-        self.result = PointerResult(f"absent: {why}")
+    def __init__(self, seconds: float, headers: str | None) -> None:
+        """Search for ``seconds`` at most; with 0 not at all. ``headers`` names a header tree."""
+        self._seconds, self._headers = seconds, headers
+        self.result = PointerResult("absent: --no-pointers") if seconds == 0 else NOT_SEARCHED
 
     def ask(self, tracer: Tracer, progress: Progress) -> None:
         """Search, and keep what was found in ``result``. Ctrl-C raises KeyboardInterrupt."""
-        if not self._wanted:
+        if self._seconds == 0:
             return
         tracer.forget_scratch()
         began = time.monotonic()
         try:
-            with _gives_way(), ScanPrograms(self._headers) as programs:
+            with _gives_way(), ScanPrograms(find_headers(self._headers)) as programs:
                 self.result = _Question(tracer, programs, began + self._seconds, progress).ask()
         except GaveUpError as error:
             text = f"{error} ({self._seconds:g} s; --pointer-seconds)"
@@ -125,10 +128,10 @@ class _Question:
         self._per_cpu = {cpu: block - pointer & _WORD for cpu, block in blocks.items()}
         self._own_blocks = tuple(blocks.values())
 
-
     def ask(self) -> PointerResult:
         entries = self._old_entries()
         wanted = [one for entry in entries if (one := self._wanted(entry)) is not None]
+        wanted = _small_enough(wanted, self._layout.page_bytes)
         if not wanted:
             return PointerResult("used")
         with PageFlags(self._layout.memory) as flags:
@@ -141,7 +144,7 @@ class _Question:
                 for number, one in enumerate(wanted)
                 if still.get(one.key) == one.time_ns and not _is_free(one, machine)
             }
-        notes = ()
+        notes: tuple[str, ...] = ()
         if search.unreadable_bytes:
             notes = (f"pointers: {search.unreadable_bytes} bytes of memory could not be read",)
         return PointerResult("used", said, notes)
@@ -156,7 +159,7 @@ class _Question:
     def _old_entries(self) -> list[LedgerEntry]:
         """Those that are old enough: for the youngest, this waits."""
         began = time.monotonic_ns()
-        entries = list(self._tracer.oldest(OBJECTS_OF_A_STACK, began))
+        entries = _bounded(list(self._tracer.oldest(OBJECTS_OF_A_STACK, began)))
         youngest = max((entry.time_ns for entry in entries), default=0)
         ready = min(began, youngest) / 1e9 + MIN_AGE_S
         while (left := ready - time.monotonic()) > 0:
@@ -186,9 +189,7 @@ class _Question:
 
     # --- one search ---------------------------------------------------------------------------
 
-    def _search(
-        self, search: Search, flags: PageFlags, wanted: Sequence[WantedObject]
-    ) -> Answer:
+    def _search(self, search: Search, flags: PageFlags, wanted: Sequence[WantedObject]) -> Answer:
         before = self._machine(flags)
         frames = {
             frame
@@ -248,9 +249,7 @@ class _Question:
 
     # --- both together ------------------------------------------------------------------------
 
-    def _said(
-        self, number: int, wanted: Sequence[WantedObject], answers: Sequence[Answer]
-    ) -> Said:
+    def _said(self, number: int, wanted: Sequence[WantedObject], answers: Sequence[Answer]) -> Said:
         one = wanted[number]
         for answer in answers:
             place = answer.held.get(number)
@@ -259,6 +258,30 @@ class _Question:
                 return Said(one.time_ns, True, place.what, inside)
         doubtful = any(number in answer.doubtful for answer in answers)
         return Said(one.time_ns, None if doubtful else False)
+
+
+def _small_enough(wanted: list[WantedObject], page_bytes: int) -> list[WantedObject]:
+    """Without the largest, where all together have too many pages to search for."""
+    wanted = sorted(wanted, key=lambda one: one.size_bytes)
+    left = MOST_PAGES
+    for number, one in enumerate(wanted):
+        left -= -(-one.size_bytes // page_bytes) + 1
+        if left < 0:
+            return wanted[:number]
+    return wanted
+
+
+def _bounded(entries: list[LedgerEntry]) -> list[LedgerEntry]:
+    """The oldest of each stack, fewer of each where there are very many. Raises GaveUpError."""
+    by_stack: dict[tuple[int, str], list[LedgerEntry]] = {}
+    for entry in sorted(entries, key=lambda one: one.time_ns):
+        by_stack.setdefault((entry.stack, entry.family), []).append(entry)
+    share = OBJECTS_OF_A_STACK
+    while sum(min(len(same), share) for same in by_stack.values()) > OBJECTS_IN_ALL:
+        share //= 2
+        if share < LEAST_OF_A_STACK:
+            raise GaveUpError(f"what is outstanding is of {len(by_stack)} different stacks")
+    return [entry for same in by_stack.values() for entry in same[:share]]
 
 
 def _is_free(one: WantedObject, machine: Machine) -> bool:

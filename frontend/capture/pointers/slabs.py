@@ -67,7 +67,11 @@ class Slabs:
         self._extensions = next(
             (
                 at
-                for struct, member in ((slab, "obj_exts"), (slab, "memcg_data"), ("page", "memcg_data"))
+                for struct, member in (
+                    (slab, "obj_exts"),
+                    (slab, "memcg_data"),
+                    ("page", "memcg_data"),
+                )
                 if (at := btf.member_offset(struct, member)) is not None
             ),
             None,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from kleak.capture.pointers.layout import MemoryLayout
+from kleak.model.session import VmallocRegion
 from kleak.parsers.proc_modules import LoadedModule
 
 _KALLSYMS = Path("/proc/kallsyms")
+_MODULES = Path("/sys/module")
+_NOWHERE = 1 << 64
 _DATA = re.compile(rb"^([0-9a-f]{16}) [dDbBrRvVuA] (\S+)(?:\t\[(\S+)\])?$", re.MULTILINE)
 _START = re.compile(rb"^([0-9a-f]{16}) [tT] _text$", re.MULTILINE)
 
@@ -23,16 +27,19 @@ class DataSymbols:
         """``modules`` are those that are loaded."""
         self._modules = tuple(modules)
 
-    def module_at(self, address: int) -> str | None:
-        """Return the module whose data (or code) is at an address of an area."""
-        return next(
-            (
-                name
-                for name, spans in self._spans.items()
-                if any(start <= address < end for start, end in spans)
-            ),
-            None,
-        )
+    @cached_property
+    def modules_from(self) -> int:
+        """The address of the kernel's text: areas above it are of modules, or generated code."""
+        start = _START.search(self._text)
+        return int(start[1], 16) or _NOWHERE if start is not None else _NOWHERE
+
+    def module_of(self, region: VmallocRegion) -> str | None:
+        """Return the loaded module that has a section in an area."""
+        place = bisect_left(self._sections, (region.address, ""))
+        if place == len(self._sections):
+            return None
+        address, name = self._sections[place]
+        return name if address < region.address + region.size_bytes else None
 
     def in_module(self, address: int, module: str) -> str:
         """Return how a report names the data of a module at an address."""
@@ -64,19 +71,16 @@ class DataSymbols:
         return found
 
     @cached_property
-    def _spans(self) -> dict[str, list[tuple[int, int]]]:
-        """Where each module lies. Since v6.4 its parts are areas of their own, and only the text is
-        shown: of the others the symbols tell, to the end of their page.
+    def _sections(self) -> list[tuple[int, str]]:
+        """Where the sections of the loaded modules are. Since v6.4 a module has several areas, of
+        which /proc/modules shows that of its text only.
         """
-        spans = {
-            module.name: [(module.address, module.address + module.size_bytes)]
-            for module in self._modules
-            if module.address
-        }
-        for owner, (starts, _) in self._symbols.items():
-            if owner in spans:
-                spans[owner] += [(at & ~0xFFF, (at | 0xFFF) + 1) for at in starts]
-        return spans
+        found = [(module.address, module.name) for module in self._modules if module.address]
+        for module in self._modules:
+            for file in (_MODULES / module.name / "sections").glob("*"):
+                with suppress(OSError, ValueError):  # it has just been unloaded
+                    found.append((int(file.read_text(), 16), module.name))
+        return sorted(found)
 
     def _nearest(self, address: int, module: str | None) -> str | None:
         starts, names = self._symbols.get(module, ([], []))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import click
 
 from kleak.capture.engine.records import Limits
+from kleak.capture.pointers.question import SECONDS
 from kleak.commands.options.option_group import Command, option_group
+from kleak.commands.options.seconds import Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,45 @@ headers_option = click.option(
     help="Header tree for bcc, of any version (also KLEAK_KERNEL_HEADERS).",
 )
 
-no_kmemleak_option = click.option(
-    "--no-kmemleak",
-    is_flag=True,
-    help="Do not ask kmemleak, where the kernel has it: its scans may take minutes where "
-    "there is much memory.",
+
+@dataclass(frozen=True, slots=True)
+class EndOptions:
+    """What is asked at the end of a capture."""
+
+    no_kmemleak: bool
+    no_pointers: bool
+    pointer_seconds: float
+
+    @property
+    def search_seconds(self) -> float:
+        """How long to search memory for pointers; 0 for not at all."""
+        return 0.0 if self.no_pointers else self.pointer_seconds
+
+
+end_options = option_group(
+    "at_end",
+    EndOptions,
+    click.option(
+        "--no-kmemleak",
+        is_flag=True,
+        help="Do not ask kmemleak, where the kernel has it: its scans may take minutes where "
+        "there is much memory.",
+    ),
+    click.option(
+        "--no-pointers",
+        is_flag=True,
+        help="Do not search the kernel's memory, at the end, for what points to what is "
+        "outstanding.",
+    ),
+    click.option(
+        "--pointer-seconds",
+        metavar="SECONDS",
+        type=Seconds(0, min_open=True),
+        default=SECONDS,
+        show_default=True,
+        help="How long that search may take, at the lowest priority. What it does not come to the "
+        "end of says nothing.",
+    ),
 )
 
 
