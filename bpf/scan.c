@@ -77,8 +77,7 @@ static __always_inline u64 may_point(u64 word, struct filter *wanted, u64 direct
 	/* One struct page is as much as a page else: they lie close together. clang would branch. */
 	asm volatile("" : "+r"(of_struct_page));
 	page = address >> (PAGE_SHIFT_OF_FILTER - 6 * of_struct_page);
-	return (kernel | physical) &
-	       wanted->bits[(page >> 6) & (FILTER_WORDS - 1)] >> (page & 63);
+	return (kernel | physical) & wanted->bits[(page >> 6) & (FILTER_WORDS - 1)] >> (page & 63);
 }
 
 /* Arguments: complement of the address, number of blocks. */
@@ -112,7 +111,8 @@ int scan_memory(struct bpf_raw_tracepoint_args *ctx)
 #pragma unroll
 			for (int j = 0; j < GROUP_WORDS; j++) {
 				any |= may_point(copy->words[i + j], wanted, direct, end, memmap,
-						 memmap_bytes) << j;
+						 memmap_bytes)
+				       << j;
 				/* One after the other: all at once they do not fit the stack. */
 				asm volatile("" : "+r"(any) : : "memory");
 			}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import PurePath
 
 from kleak.analysis.witnesses import kernel_log
 from kleak.model.report import JudgedSite, Report
-from kleak.model.session import Frame, Session, StackSample, Target
+from kleak.model.session import Frame, PointersTo, Session, StackSample, Target
+
+# How a holder is named that is a stack; see kleak.capture.pointers.tasks. In a sentence the number
+# of objects is behind it.
+_TASK = re.compile(r"^(stack of task) .*")
+_TASK_IN_TEXT = re.compile(r"(stack of task) .*?(?= \(\d)")
 
 
 def redact_session(session: Session) -> Session:
@@ -20,7 +26,13 @@ def redact_session(session: Session) -> Session:
         session,
         target=_target(session.target),
         sites=tuple(
-            replace(site, frames=_frames(site.frames), kept=(), stacks=_stacks(site.stacks))
+            replace(
+                site,
+                frames=_frames(site.frames),
+                kept=(),
+                stacks=_stacks(site.stacks),
+                pointers=_pointers(site.pointers),
+            )
             for site in session.sites
         ),
         trust=replace(session.trust, notes=_notes(session.trust.notes, session.target)),
@@ -46,7 +58,18 @@ def _site(site: JudgedSite) -> JudgedSite:
         frames=_frames(site.frames),
         allocator_frames=_frames(site.allocator_frames),
         stacks=_stacks(site.stacks),
+        evidence=tuple(
+            replace(one, says=_TASK_IN_TEXT.sub(r"\1", one.says)) for one in site.evidence
+        ),
     )
+
+
+def _pointers(found: PointersTo | None) -> PointersTo | None:
+    """Without the names of tasks."""
+    if found is None:
+        return None
+    renamed = [(_TASK.sub(r"\1", what), objects) for what, objects in found.holders]
+    return replace(found, holders=()) + PointersTo(holders=tuple(renamed))
 
 
 def _stacks(sample: StackSample | None) -> StackSample | None:

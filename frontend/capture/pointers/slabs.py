@@ -71,6 +71,7 @@ class Slabs:
                     (slab, "obj_exts"),
                     (slab, "memcg_data"),
                     ("page", "memcg_data"),
+                    ("page", "obj_cgroups"),  # before v5.11
                 )
                 if (at := btf.member_offset(struct, member)) is not None
             ),

@@ -8,6 +8,7 @@ from kleak.capture.engine.hooks import offset
 from kleak.capture.pointers.programs import ScanPrograms
 from kleak.parsers.btf import Btf
 
+STACK_OF = "stack of task "
 _MOST_TASKS = 1 << 20
 
 
@@ -89,4 +90,5 @@ class Tasks:
 
 def describe(task: Task) -> str:
     """Return how a report names the stack of a task."""
-    return f"stack of {task.name}"
+    name = "".join(one if one.isprintable() else "?" for one in task.name)
+    return f"{STACK_OF}{name}"
