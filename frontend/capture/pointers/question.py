@@ -42,6 +42,8 @@ OBJECTS_OF_A_STACK = 128
 LEAST_OF_A_STACK = 4
 OBJECTS_IN_ALL = 20_000
 _SEARCHES = 2
+LARGEST_IN_SLAB_PAGES = 2
+"""Of kmalloc, what is larger has pages of its own (KMALLOC_MAX_CACHE_SIZE of linux/slab.h)."""
 _WORD = (1 << 64) - 1
 
 
@@ -142,7 +144,7 @@ class _Question:
             said = {
                 one.key: self._said(number, wanted, answers)
                 for number, one in enumerate(wanted)
-                if still.get(one.key) == one.time_ns and not _is_free(one, machine)
+                if still.get(one.key) == one.time_ns and _is_there(one, machine)
             }
         notes: tuple[str, ...] = ()
         if search.unreadable_bytes:
@@ -284,15 +286,19 @@ def _bounded(entries: list[LedgerEntry]) -> list[LedgerEntry]:
     return [entry for same in by_stack.values() for entry in same[:share]]
 
 
-def _is_free(one: WantedObject, machine: Machine) -> bool:
-    """Whether the allocator has an object among its free ones: then its free went unseen."""
-    frame = machine.layout.frame_at(one.address)
+def _is_there(one: WantedObject, machine: Machine) -> bool:
+    """Whether the allocator has an object given out: else its free went unseen."""
     if one.family == AREAS:
-        return machine.areas.at(one.address) is None
+        region = machine.areas.at(one.address)
+        return region is not None and region.address == one.address
+    frame = machine.layout.frame_at(one.address)
     if frame is None:
         return False
     if machine.flags.kind(frame) == SLAB:
         found = machine.slabs.object_at(one.address, frame)
-        return found is None or found.free is not False
-    owner = machine.flags.owner(frame)
-    return owner is not None or machine.free_pages.is_free(frame) is True
+        return found is not None and found.free is False and found.inside == 0
+    if one.family in IN_SLABS and one.size_bytes <= LARGEST_IN_SLAB_PAGES * machine.layout.page_bytes:
+        return False  # the slab is gone, and others have its pages
+    return machine.flags.owner(frame) is None and machine.free_pages.is_free(frame) is False
+
+
