@@ -26,10 +26,10 @@ int on_dma_free_2(raw_tp *ctx)
 	book_free(ctx, ctx->args[ARG_DMA_FREE_VIRT_ADDR], 0, FREE_DMA_FREE, 2);
 	return 0;
 }
-#else
+#elif defined(PARAMETERS_dma_alloc_attrs)
 KRETFUNC_PROBE(dma_alloc_attrs)
 {
-	u64 address = result_of(ctx), size = argument_of(ctx, 1);
+	u64 address = result_of(ctx, dma_alloc_attrs), size = argument_of(ctx, 1);
 
 	if (concerns(ctx, PROGRAM_DMA_ALLOC, 1, address, 0))
 		book_allocation(ctx, PROGRAM_DMA_ALLOC, 1, FAMILY_DMA, address, size, size, 0, 0);

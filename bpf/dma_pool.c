@@ -4,7 +4,7 @@
  * of the block, which dma.c books: so the key of an object has the two lowest
  * bits set, which no other key has.
  */
-#ifdef OFF_DMA_POOL_SIZE
+#if defined(OFF_DMA_POOL_SIZE) && defined(PARAMETERS_dma_pool_alloc)
 static __always_inline u64 dma_pool_key(u64 address)
 {
 	return address | 3;
@@ -13,7 +13,7 @@ static __always_inline u64 dma_pool_key(u64 address)
 KRETFUNC_PROBE(dma_pool_alloc)
 {
 	u64 size = read_u32(argument_of(ctx, 0) + OFF_DMA_POOL_SIZE);
-	u64 object = result_of(ctx), key = dma_pool_key(object);
+	u64 object = result_of(ctx, dma_pool_alloc), key = dma_pool_key(object);
 
 	if (object && concerns(ctx, PROGRAM_DMA_POOL_ALLOC, 1, key, 0))
 		book_allocation(ctx, PROGRAM_DMA_POOL_ALLOC, 1, FAMILY_DMA_POOL, key, size, size, 0,

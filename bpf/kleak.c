@@ -20,6 +20,7 @@
 #include "tracer.c"
 #include "slab.c"
 #include "slab_bulk.c"
+#include "slab_nolock.c"
 #include "krealloc.c"
 #include "rcu.c"
 #include "skb.c"

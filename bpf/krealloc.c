@@ -21,17 +21,25 @@ static __always_inline int book_resize(u64 address, u64 result, u64 requested)
 	return 0;
 }
 
+#ifdef PARAMETERS_krealloc
 KRETFUNC_PROBE(krealloc)
 {
-	return book_resize(argument_of(ctx, 0), result_of(ctx), argument_of(ctx, 1));
+	return book_resize(argument_of(ctx, 0), result_of(ctx, krealloc), argument_of(ctx, 1));
 }
+#endif
 
+#ifdef PARAMETERS_krealloc_noprof
 KRETFUNC_PROBE(krealloc_noprof)
 {
-	return book_resize(argument_of(ctx, 0), result_of(ctx), argument_of(ctx, 1));
+	return book_resize(argument_of(ctx, 0), result_of(ctx, krealloc_noprof),
+			   argument_of(ctx, 1));
 }
+#endif
 
+#ifdef PARAMETERS_krealloc_node_align_noprof
 KRETFUNC_PROBE(krealloc_node_align_noprof)
 {
-	return book_resize(argument_of(ctx, 0), result_of(ctx), argument_of(ctx, 1));
+	return book_resize(argument_of(ctx, 0), result_of(ctx, krealloc_node_align_noprof),
+			   argument_of(ctx, 1));
 }
+#endif

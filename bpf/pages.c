@@ -126,9 +126,9 @@ static __always_inline void enter_one_of_bulk(u64 page, struct allocation *alloc
 	enter(key, allocation, total);
 }
 
-static __always_inline int book_alloc_pages_bulk(void *ctx)
+static __always_inline int book_alloc_pages_bulk(void *ctx, u64 number)
 {
-	u64 array = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_ARRAY), number = result_of(ctx);
+	u64 array = argument_of(ctx, ARGUMENT_ALLOC_PAGES_BULK_ARRAY);
 	struct allocation allocation = {};
 	struct total *total;
 	u64 list = 0;
@@ -161,15 +161,19 @@ static __always_inline int book_alloc_pages_bulk(void *ctx)
 	return 0;
 }
 
+#ifdef PARAMETERS___alloc_pages_bulk
 KRETFUNC_PROBE(__alloc_pages_bulk)
 {
-	return book_alloc_pages_bulk(ctx);
+	return book_alloc_pages_bulk(ctx, result_of(ctx, __alloc_pages_bulk));
 }
+#endif
 
+#ifdef PARAMETERS_alloc_pages_bulk_noprof
 KRETFUNC_PROBE(alloc_pages_bulk_noprof)
 {
-	return book_alloc_pages_bulk(ctx);
+	return book_alloc_pages_bulk(ctx, result_of(ctx, alloc_pages_bulk_noprof));
 }
+#endif
 #endif
 
 /*
@@ -260,3 +264,25 @@ int on_mm_page_free_2(raw_tp *ctx)
 {
 	return book_page_free(ctx, 2);
 }
+
+/*
+ * Pages that the page cache takes are its own from then on, whoever made it
+ * read or write: by the event, for the functions that ask for them are many,
+ * and inlined.
+ */
+#ifdef ARGUMENT_ADDED_TO_PAGE_CACHE
+static __always_inline int book_page_cache(raw_tp *ctx)
+{
+	u64 key = page_key(ctx->args[ARGUMENT_ADDED_TO_PAGE_CACHE]);
+	struct allocation *found = find_outstanding(key), taken;
+
+	if (key && found && found->family == FAMILY_PAGES && strike(key, &taken))
+		undo(&taken);
+	return 0;
+}
+
+int on_added_to_page_cache(raw_tp *ctx)
+{
+	return book_page_cache(ctx);
+}
+#endif

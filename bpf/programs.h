@@ -16,6 +16,7 @@ enum program {
 	PROGRAM_MM_PAGE_ALLOC_2,
 	PROGRAM_ALLOC_VMAP_AREA,
 	PROGRAM_KMEM_CACHE_ALLOC_BULK,
+	PROGRAM_KMALLOC_NOLOCK,
 	PROGRAM_ALLOC_PAGES_BULK,
 	PROGRAM_PERCPU_ALLOC,
 	PROGRAM_DMA_ALLOC,
@@ -70,20 +71,37 @@ static __always_inline u32 read_u32(u64 address)
 /*
  * The n-th argument of a function that fentry or fexit hooked. The verifier
  * lets no program load a pointer to a pointer from the context (up to v6.18 at
- * least); the helper, there since v5.17, gives any argument as a number.
+ * least), but a helper, there since v5.17, gives any argument as a number.
+ * Before, the context is read as any memory is: a word for each argument, in
+ * order, and the result behind them.
  */
 static __always_inline u64 argument_of(void *ctx, u32 n)
 {
+#if HAS_GET_FUNC_ARG
 	u64 value = 0;
 
 	bpf_get_func_arg(ctx, n, &value);
 	return value;
+#else
+	return read_u64((u64)ctx + n * sizeof(u64));
+#endif
 }
 
-static __always_inline u64 result_of(void *ctx)
+/* What a function that fexit hooked returns. Above a narrow result the register holds anything. */
+static __always_inline u64 read_result(void *ctx, u32 parameters, u32 bytes)
 {
 	u64 value = 0;
 
+#if HAS_GET_FUNC_ARG
 	bpf_get_func_ret(ctx, &value);
-	return value;
+#else
+	value = argument_of(ctx, parameters);
+#endif
+	return bytes < sizeof(value) ? value & ((1ULL << (bytes * 8)) - 1) : value;
 }
+
+/*
+ * For each function that the plan hooks by fexit there are PARAMETERS_<function> and
+ * RESULT_BYTES_<function>; of others the programs are left out.
+ */
+#define result_of(ctx, function) read_result(ctx, PARAMETERS_##function, RESULT_BYTES_##function)

@@ -20,6 +20,15 @@ KFUNC_PROBE(kvfree_call_rcu)
 	return 0;
 }
 
+/* kfree_rcu_nolock(), for any context, goes another way. */
+#ifdef HAS_KFREE_CALL_RCU_NOLOCK
+KFUNC_PROBE(kfree_call_rcu_nolock)
+{
+	book_kvfree_call_rcu(argument_of(ctx, 0), argument_of(ctx, 1));
+	return 0;
+}
+#endif
+
 int probe_kvfree_call_rcu(u64 *ctx)
 {
 	book_kvfree_call_rcu(ctx[WORD_PT_REGS_PARAMETER_1], ctx[WORD_PT_REGS_PARAMETER_2]);

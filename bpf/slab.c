@@ -191,6 +191,18 @@ int on_kfree_2(raw_tp *ctx)
 	return 0;
 }
 
+/*
+ * Before v5.19 the event comes when the object is free already, and another CPU
+ * may have been given its address: there the function is hooked.
+ */
+#if FREE_EVENT_MAY_BE_LATE
+KFUNC_PROBE(kmem_cache_free)
+{
+	book_one_free(argument_of(ctx, 1), 1);
+	return 0;
+}
+#endif
+
 int on_kmem_cache_free_1(raw_tp *ctx)
 {
 	book_free(ctx, ctx->args[ARG_KMEM_CACHE_FREE_PTR], ctx->args[ARG_KMEM_CACHE_FREE_CALL_SITE],

@@ -45,11 +45,13 @@ static __always_inline void book_vmap_area(void *ctx, u64 area)
 				end - start, end - start, 0, 0);
 }
 
+#ifdef PARAMETERS_alloc_vmap_area
 KRETFUNC_PROBE(alloc_vmap_area)
 {
-	book_vmap_area(ctx, result_of(ctx));
+	book_vmap_area(ctx, result_of(ctx, alloc_vmap_area));
 	return 0;
 }
+#endif
 
 KFUNC_PROBE(free_vmap_area_noflush)
 {

@@ -177,6 +177,16 @@ class Btf:
             )
         return self._one(name, found)
 
+    def function_result_bytes(self, name: str) -> int | None:
+        """Size in bytes of what a function returns; 0 for void."""
+        found = set()
+        for start in self._named(name, (_Kind.FUNC,)):
+            prototype = self._start(self._words[start + 2])
+            if self._kind(prototype) != _Kind.FUNC_PROTO:
+                raise ParseError(f"BTF: function {name} has no prototype")
+            found.add(self._size(self._words[prototype + 2]))
+        return self._one(name, found)
+
     # --- records ------------------------------------------------------------------------------
 
     def _scan(self) -> list[int]:

@@ -6,6 +6,7 @@
         6b 6b 6b 6b 6b 6b 6b 6b 6b 6b 6b 6b 6b 6b 6b 6b  kkkkkkkkkkkkkkkk
       backtrace (crc 9c3a2f1e):                                         crc from 6.8 on
         [<000000002f3a1c77>] lx_leak+0x1f/0x50 [leakx]                  address up to 6.8
+        [<bf00a048>] lx_leak+0x1f/0x50 [leakx]                          32-bit kernels
 
 The object's address is real in every version; the addresses in brackets are hashed up to 6.1 and
 follow kptr_restrict from 6.2 on. The same text in the kernel log has "kmemleak: " before each
@@ -29,7 +30,7 @@ from kleak.parsers.errors import ParseError
 
 _HEADER = re.compile(
     r"unreferenced object(?: \((?P<kind>percpu|phys)\))? 0x(?P<address>[0-9a-f]+)"
-    r" \(size (?P<size>\d+)\):"
+    r" \(size (?P<size>\d+)\):?"
 )
 _COMM = re.compile(
     r'comm "(?P<comm>.*)", pid (?P<pid>-?\d+), jiffies (?P<jiffies>\d+)'
@@ -38,7 +39,9 @@ _COMM = re.compile(
 _HEX_HEAD = re.compile(r"hex dump \(first (?P<length>\d+) bytes(?: on cpu (?P<cpu>\d+))?\):")
 _HEX_LINE = re.compile(r"((?:[0-9a-f]{2} ?){1,16})(?: .*)?")
 _BACKTRACE = re.compile(r"backtrace(?: \(crc (?P<crc>[0-9a-f]+)\))?:")
-_FRAME = re.compile(r"(?:\[<(?P<address>[0-9a-f]{8,16}|\(_*ptrval_*\))>\] )?(?P<location>\S.*)")
+_FRAME = re.compile(
+    r"(?:\[<(?:0x)?(?P<address>[0-9a-f]{8,16}|\(_*ptrval_*\))>\] +)?(?P<location>\S.*)"
+)
 _DUMP_HEADER = re.compile(r"kmemleak: Object(?: \(\w+\))? 0x([0-9a-f]+) \(size \d+\):")
 _DUMP_COUNT = re.compile(r"kmemleak: +(min_count|count) = (-?\d+)")
 # how a whole stack ends; MAX_TRACE frames are another way
@@ -239,7 +242,8 @@ def _parse_frame(text: str) -> tuple[CodeLocation, int | None]:
     location = None if match is None else parse_code_location(match["location"])
     if match is None or location is None:
         raise ParseError("frame does not parse")
-    if match["address"] is None:
+    # two frames of one place: the inlined one has no return address of its own
+    if match["address"] is None or (location.offset is None and location.symbol is not None):
         return location, None
     classified = classify_address(match["address"])
     if classified is None or classified[1] is not AddressKind.REAL:

@@ -147,9 +147,12 @@ Witness: TypeAlias = (
     | KmemleakDisabled
 )
 
-_OBJECT = re.compile(r"Object 0x([0-9a-f]+) @offset=(\d+)")
+_OBJECT = re.compile(r"(?:INFO: )?Object 0x([0-9a-f]+) @offset=(\d+)")
 _REMAINING = re.compile(
-    r"BUG (?P<cache>\S+) \(.*\): Objects remaining (?:in \S+ )?on __kmem_cache_shutdown\(\)"
+    # on kmem_cache_close() before v3.18 or so, "BUG foo_cache: Objects remaining" without taint
+    # before v3.x; without a function in 2.6
+    r"BUG (?P<cache>\S+?)(?: \(.*\))?: Objects remaining(?: in \S+)?"
+    r"(?: on (?:__)?kmem_cache_(?:shutdown|close)\(\))?.*"
 )
 
 
@@ -182,8 +185,22 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], LogLine], Witne
         lambda match, log: CacheNotEmpty(log, match[1], match[2]),
     ),
     (
+        # mm/slab.c, and SLUB's kmem_cache_destroy() before v3.x
+        re.compile(
+            r"(?:slab error in kmem_cache_destroy\(\): cache [`'](?P<slab>[^']+)': "
+            r"Can't free all objects"
+            r"|SLUB (?P<slub>\S+): kmem_cache_destroy called for cache that still has objects)"
+        ),
+        lambda match, log: CacheNotEmpty(log, match["slab"] or match["slub"], None),
+    ),
+    (
+        re.compile(r"kmem_cache_destroy: Can't free all objects (\S+)"),
+        lambda match, log: CacheNotEmpty(log, match[1], None),
+    ),
+    (
         re.compile(
             r"unregister_netdevice: waiting for (\S+) to become free\. Usage count = (-?\d+)"
+            r"(?:.*)"
         ),
         lambda match, log: NetdeviceWaiting(log, match[1], int(match[2])),
     ),
@@ -220,6 +237,13 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], LogLine], Witne
 )
 
 
+def recognise(text: str) -> bool:
+    """Whether a line of the log, its prefix taken off, is one that stream() would use."""
+    if _OBJECT.fullmatch(text) is not None:
+        return True
+    return any(pattern.match(text) is not None for pattern, _ in _PATTERNS)
+
+
 def parse(source: Source) -> tuple[Witness, ...]:
     """All witness lines, in order."""
     return tuple(stream(source))
@@ -229,14 +253,14 @@ def lines(source: Source) -> Iterator[LogLine]:
     """Yield every line, whatever it says, but for the properties that follow a record."""
     for number, line in enumerate(iterate_lines(source), 1):
         if not line.startswith(" "):
-            yield _read_line(line, number)
+            yield read_line(line, number)
 
 
 def stream(source: Source) -> Iterator[Witness]:
     """Yield the witness lines one at a time; other lines are passed over."""
     remaining: ObjectsRemaining | None = None
     for number, line in enumerate(iterate_lines(source), 1):
-        log = _read_line(line, number)
+        log = read_line(line, number)
         found_object = _OBJECT.fullmatch(log.text)
         if remaining is not None and found_object is not None:
             remaining = ObjectsRemaining(
@@ -266,7 +290,8 @@ def _recognise(log: LogLine) -> Witness | None:
     return None
 
 
-def _read_line(line: str, number: int) -> LogLine:
+def read_line(line: str, number: int) -> LogLine:
+    """A line of the log without its prefix, and what that told."""
     line = line.replace("\0", "")
     record = _KMSG_PREFIX.match(line)
     if record is not None:

@@ -121,6 +121,11 @@ def kernel_name(attribute: str) -> str:
     return _KERNEL_NAMES[attribute]
 
 
+def field_names() -> tuple[str, ...]:
+    """The kernel's names of all fields that Meminfo has an attribute for."""
+    return tuple(_ATTRIBUTES)
+
+
 def parse(source: Source, *, errors: OnError = "raise") -> Meminfo:
     """Parse one report.
 

@@ -6,8 +6,10 @@ and stack_print() in mm/page_owner.c.
      lk_pages+0x1c/0x30 [lk]
      do_one_initcall+0x5b/0x320
 
-pid, tgid and ts are missing in 5.10; the PFN is decimal before 6.12. The stacks form, from 6.12
-on, has frames alone and under them "nr_base_pages: N", the pages that are outstanding.
+pid, tgid and ts are missing in 5.10; the PFN is decimal before 6.12; before 4.19 or so frames are
+"[<ffffffff8116147e>] symbol+0x1/0x2". The stacks form, from 6.12 on, has frames alone and under
+them "nr_base_pages: N", the pages that are outstanding. tools/mm/page_owner_sort puts
+"457823 times:" or "457823 times, 457823 pages:" in front of a record that stands for so many.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ _PID = re.compile(r", pid (-?\d+)")
 _TGID = re.compile(r", tgid (-?\d+) \((.*?)\)(?=, ts|$)")
 _ALLOCATED = re.compile(r", ts (\d+) ns")
 _FREED = re.compile(r", free_ts (\d+) ns")
+_TIMES = re.compile(r"(?P<times>\d+) times(?:, (?P<pages>\d+) pages)?(?:,.*)?:")
+_ADDRESS = re.compile(r"\[<(?:0x)?[0-9a-f]{8,16}>\] +")
 _PFN = re.compile(r"PFN (?P<pfn>0x[0-9a-f]+|\d+) type (?P<type>\S+) Block .*Flags .*")
 _PAGES = re.compile(r"(?:nr_base_pages|stack_count): (\d+)")
 _NOTES = ("Page has been migrated", "Charged ", "Page is ", "Slab cache page", "handle:")
@@ -38,6 +42,7 @@ class OwnedPage:
     """One block of pages and who allocated it. ``order`` is that of the block.
 
     Times are nanoseconds since boot. None where the kernel does not print the field.
+    ``times`` and ``sorted_pages`` are page_owner_sort's: blocks alike, and pages in all of them.
     ``frames`` is innermost first; the first are the page allocator's own.
     """
 
@@ -49,14 +54,16 @@ class OwnedPage:
     comm: str | None
     allocated_at_ns: int | None
     freed_at_ns: int | None
-    pfn: int
-    migrate_type: str
+    pfn: int | None
+    migrate_type: str | None
     frames: tuple[CodeLocation, ...]
+    times: int = 1
+    sorted_pages: int | None = None
 
     @property
     def pages(self) -> int:
-        """Base pages in the block."""
-        return 1 << self.order
+        """Base pages in the block, or in all blocks that the record stands for."""
+        return (self.times << self.order) if self.sorted_pages is None else self.sorted_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,7 @@ class _Draft:
     number: int
     line: str
     head: re.Match[str]
+    times: re.Match[str] | None = None
     place: re.Match[str] | None = None
     frames: list[CodeLocation] = field(default_factory=list)
 
@@ -115,10 +123,16 @@ def stream(
     """
     damage = Damage(errors, problems)
     draft: _Draft | None = None
+    times: re.Match[str] | None = None
     skipping = False
     for number, line in enumerate(iterate_lines(source), 1):
         text = undress(line).strip()
-        if text.startswith("Page allocated via"):
+        counted = _TIMES.fullmatch(text)
+        if counted is not None:
+            if draft is not None:
+                yield from _finish(draft, damage)
+            draft, skipping, times = None, False, counted
+        elif text.startswith("Page allocated via"):
             if draft is not None:
                 yield from _finish(draft, damage)
             head = _HEAD.fullmatch(text)
@@ -126,7 +140,8 @@ def stream(
             if head is None:
                 damage.report("head of a page does not parse", number, line)
             else:
-                draft = _Draft(number, line, head)
+                draft = _Draft(number, line, head, times)
+            times = None
         elif not text:
             if draft is not None:
                 yield from _finish(draft, damage)
@@ -144,12 +159,15 @@ def _take(draft: _Draft | None, text: str) -> str | None:
     """Book a line of a record. Returns what is wrong with it, if anything is."""
     if draft is None:
         return "not a page_owner record"
-    if draft.place is None:
+    if draft.place is None and not draft.frames:
         draft.place = _PFN.fullmatch(text)
-        return None if draft.place is not None else "PFN line does not parse"
+        if draft.place is not None:
+            return None
+        if draft.times is None or text.startswith("PFN"):
+            return "PFN line does not parse"
     if text.startswith(_NOTES):
         return None
-    location = parse_code_location(text)
+    location = parse_code_location(_ADDRESS.sub("", text, count=1))
     if location is None:
         return "frame does not parse"
     draft.frames.append(location)
@@ -157,7 +175,7 @@ def _take(draft: _Draft | None, text: str) -> str | None:
 
 
 def _finish(draft: _Draft, damage: Damage) -> Iterator[OwnedPage]:
-    if draft.place is None:
+    if draft.place is None and draft.times is None:
         damage.report("record has no PFN line", draft.number, draft.line)
         return
     rest = draft.head["rest"]
@@ -172,9 +190,13 @@ def _finish(draft: _Draft, damage: Damage) -> Iterator[OwnedPage]:
         comm=None if tgid is None else tgid[2],
         allocated_at_ns=None if allocated is None else int(allocated[1]),
         freed_at_ns=None if freed is None else int(freed[1]),
-        pfn=int(draft.place["pfn"], 0),
-        migrate_type=draft.place["type"],
+        pfn=None if draft.place is None else int(draft.place["pfn"], 0),
+        migrate_type=None if draft.place is None else draft.place["type"],
         frames=tuple(draft.frames),
+        times=1 if draft.times is None else int(draft.times["times"]),
+        sorted_pages=None
+        if draft.times is None or draft.times["pages"] is None
+        else int(draft.times["pages"]),
     )
 
 
@@ -204,7 +226,7 @@ def stream_stacks(
             continue
         if skipping or text.startswith(_NOTES):
             continue
-        location = parse_code_location(text)
+        location = parse_code_location(_ADDRESS.sub("", text, count=1))
         if location is None:
             damage.report("neither a frame nor a page count", number, line)
             frames, skipping = [], True

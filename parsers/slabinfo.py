@@ -4,6 +4,10 @@
     # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables ...
     kmalloc-2k 456 464 2048 16 8 : tunables 0 0 0 : slabdata 29 29 0
 
+Version 1.x (Linux 2.4) has other columns, and pages of a slab at the end:
+
+    ip_conntrack      300000 300000    352 27272 27272    1
+
 SLUB counts an object in a CPU's own slab (and, from 6.18 on, in a sheaf) as active, so
 ``active_objects`` overstates. A cache that was merged into another has no line of its own.
 """
@@ -23,6 +27,11 @@ _ROW = re.compile(
     r"(?P<name>\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+: tunables\s+\d+\s+\d+\s+\d+"
     r"\s+: slabdata\s+(\d+)\s+(\d+)\s+\d+(?:\s+:.*)?"
 )
+# a row of 2.x that was cut behind its first columns, which tell all that the rest repeats
+_CUT_ROW = re.compile(
+    r"(?P<name>\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+:(?: tunables.*)?)?"
+)
+_OLD_ROW = re.compile(r"(?P<name>\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)(?:\s+:.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +87,37 @@ def stream(source: Source, *, errors: OnError = "raise") -> Iterator[Slabinfo]:
             if caches or damage.problems:
                 yield Slabinfo(version, tuple(caches), tuple(damage.problems))
             version, caches, damage = header[1], [], Damage(errors)
-            if not version.startswith("2."):
+            if not version.startswith(("1.", "2.")):
                 damage.report(f"slabinfo version {version} is not known", number, line)
             continue
         if not bare or bare.startswith("#"):
             continue
-        match = _ROW.fullmatch(bare)
-        if match is None:
+        cache = _parse_row(bare, version)
+        if cache is None:
             damage.report("not a slabinfo row", number, line)
-            continue
-        active, objects, size, per_slab, pages, active_slabs, slabs = map(int, match.groups()[1:])
-        caches.append(
-            Cache(match["name"], active, objects, size, per_slab, pages, active_slabs, slabs)
-        )
+        else:
+            caches.append(cache)
     if version is not None or caches or damage.problems:
         yield Slabinfo(version, tuple(caches), tuple(damage.problems))
+
+
+def _parse_row(text: str, version: str | None) -> Cache | None:
+    if version is not None and version.startswith("1."):
+        match = _OLD_ROW.fullmatch(text)
+        if match is None:
+            return None
+        active, objects, size, active_slabs, slabs, pages = map(int, match.groups()[1:])
+        per_slab = objects // slabs if slabs else 0
+        return Cache(match["name"], active, objects, size, per_slab, pages, active_slabs, slabs)
+    match = _ROW.fullmatch(text)
+    if match is not None:
+        return Cache(match["name"], *map(int, match.groups()[1:]))
+    match = _CUT_ROW.fullmatch(text)
+    if match is None:
+        return None
+    active, objects, size, per_slab, pages = map(int, match.groups()[1:])
+    # the kernel prints num_objs as num_slabs * objperslab: a row that breaks this is none
+    if not per_slab or objects % per_slab or active > objects or not pages:
+        return None
+    slabs = objects // per_slab
+    return Cache(match["name"], active, objects, size, per_slab, pages, slabs, slabs)

@@ -3,6 +3,7 @@
     0xff81959e801a9000-0xff81959e801ac000   12288 do_it+0x4e/0x190 [leakx] pages=2 vmalloc N0=2
     0xff5a284e003a5000-0xff5a284e003a7000    8192 esb_probe+0x87/0x234 phys=0xfebf8000 ioremap
     0x00000000f893ea91-0x000000006fb5c64a   20480 unpurged vm_area
+    0xd0806000-0xd080f000   36864 foo_open+0x10/0x50 [foo] pages=8 vmalloc        32 bits
 
 Rows are sorted by address up to 6.6 and grouped by an internal node from 6.12 on.
 """
@@ -19,6 +20,7 @@ from kleak.parsers.code_location import (
     CodeLocation,
     classify_address,
     match_code_location,
+    match_name_alone,
 )
 from kleak.parsers.errors import ParseError
 
@@ -190,6 +192,8 @@ def _parse_details(text: str) -> Details:
         return Details("vm_map_ram")
     caller: CodeLocation | None = None
     found = match_code_location(text)
+    if found is None and text.partition(" ")[0] not in _FLAG_WORDS:
+        found = match_name_alone(text)
     if found is not None:
         caller, used = found
         text = text[used:]

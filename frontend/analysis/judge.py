@@ -16,6 +16,8 @@ from kleak.frames.stacks import Frames, before_interrupt, is_bookkeeping, split_
 from kleak.gc_pause import no_collection
 from kleak.model.report import JudgedSite, MemoryAccount, Report
 from kleak.model.session import CycleTally, Session, StackSample, Tally, Target, TracedSite, Trust
+from kleak.model.witnesses import USED, absent
+from kleak.wording import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +156,13 @@ def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> T
     trust = session.trust
     witnesses = dict(trust.witnesses)
     if len(session.cycles) < 2:
-        witnesses["growth"] = f"absent: one cycle cannot show it{_advice(session)}"
+        witnesses["growth"] = absent(f"one cycle cannot show it{_advice(session)}")
     else:
-        witnesses.setdefault("growth", "used")
+        witnesses.setdefault("growth", USED)
     if session.vmalloc_regions is None:
-        witnesses.setdefault("vmallocinfo", "absent: not read with real addresses")
+        witnesses.setdefault("vmallocinfo", absent("not read with real addresses"))
     else:
-        witnesses.setdefault("vmallocinfo", "used")
+        witnesses.setdefault("vmallocinfo", USED)
     notes = list(trust.notes)
     if sites.bookkeeping:
         notes.append(f"left out: the allocators' own bookkeeping, {_extent(sites.bookkeeping)}")
@@ -177,10 +179,8 @@ def _trust(session: Session, sites: _Sorted, account: MemoryAccount | None) -> T
         notes.append(f"a module's cycles are its own loads: {each}")
     missed = sum(vmallocinfo.missed_frees(one.site, session) for one in sites.judged)
     if missed:
-        noun = "region is" if missed == 1 else "regions are"
-        notes.append(
-            f"{missed} outstanding {noun} gone from /proc/vmallocinfo: their frees were missed"
-        )
+        gone = plural(missed, "outstanding region is", "outstanding regions are")
+        notes.append(f"{gone} gone from /proc/vmallocinfo: their frees were missed")
     notes += kernel_log.notes(session)
     notes += memory.notes(account, len(session.cycles))
     return replace(trust, witnesses=witnesses, notes=tuple(notes))
@@ -195,8 +195,7 @@ def _advice(session: Session) -> str:
 
 def _extent(sites: Sequence[TracedSite]) -> str:
     count = sum(site.outstanding.count for site in sites)
-    objects = "1 object" if count == 1 else f"{count} objects"
-    return f"{objects} from 1 stack" if len(sites) == 1 else f"{objects} from {len(sites)} stacks"
+    return f"{plural(count, 'object')} from {plural(len(sites), 'stack')}"
 
 
 def _sum(tallies: Iterable[Tally]) -> Tally:

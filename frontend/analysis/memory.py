@@ -25,7 +25,6 @@ from kleak.parsers import zoneinfo
 from kleak.units import size
 
 NAME = "meminfo"
-_PAGE_BYTES = 4096
 _KB, _MB = 1 << 10, 1 << 20
 
 # What a class may grow by with nothing leaked, for each CPU: see docs/verdicts.md for what was
@@ -237,7 +236,8 @@ def _per_cpu_lists(session: Session) -> Callable[[int], int | None]:
     for answer in session.circumstances.answers:
         if answer.witness == "zoneinfo":
             zones = zoneinfo.parse(answer.text, errors="collect").zones
-            found[answer.taken_at_ns] = _PAGE_BYTES * sum(one.per_cpu_pages or 0 for one in zones)
+            pages = sum(one.per_cpu_pages or 0 for one in zones)
+            found[answer.taken_at_ns] = pages * session.kernel.page_bytes
     return found.get
 
 

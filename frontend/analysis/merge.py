@@ -21,6 +21,8 @@ from kleak.frames.scope import in_scope
 from kleak.frames.stacks import Frames
 from kleak.model.report import Evidence, JudgedSite, MergedSession, Report, Sighting
 from kleak.model.session import Session, StackSample, Tally, Target, Trust
+from kleak.model.witnesses import USED, WitnessState
+from kleak.wording import plural
 
 _Build = tuple[str, str | None]
 SitePath = tuple[str, tuple[tuple[str, str], ...]]
@@ -171,7 +173,7 @@ def _merge_site(same: Sequence[tuple[Judged, JudgedSite]], sessions: int) -> Jud
     since = "" if first is None else f" since {_day(first)}"
     says = (
         f"seen in {len(sightings)} of {sessions} sessions{since}, on "
-        f"{'1 kernel' if len(kernels) == 1 else f'{len(kernels)} kernels'}: "
+        f"{plural(len(kernels), 'kernel')}: "
         f"{', '.join(sorted(kernels))}"
     )
     return replace(
@@ -213,7 +215,7 @@ def _merge_trust(judged: Sequence[Judged]) -> Trust:
     repaired: defaultdict[str, int] = defaultdict(int)
     observed: defaultdict[str, int] = defaultdict(int)
     means: dict[str, str] = {}
-    witnesses: dict[str, str] = {}
+    witnesses: dict[str, WitnessState] = {}
     notes = []
     for one in judged:
         trust = one.report.trust
@@ -228,7 +230,7 @@ def _merge_trust(judged: Sequence[Judged]) -> Trust:
             if how not in known.split(" or "):
                 means[event] = f"{known} or {how}"
         for witness, state in trust.witnesses.items():
-            if witnesses.get(witness, "used") == "used":
+            if witnesses.get(witness, USED).used:
                 witnesses[witness] = state
         notes += [f"{one.name}: {note}" for note in trust.notes]
     return Trust(dict(lost), dict(repaired), dict(observed), means, witnesses, tuple(notes))

@@ -10,6 +10,7 @@ from kleak.frames.scope import only_interrupted
 from kleak.frames.stacks import is_bookkeeping
 from kleak.model.report import Group, JudgedSite, Report, Verdict
 from kleak.model.session import Frame, Session, Tally
+from kleak.wording import either, plural
 
 ORDERS: dict[str, Callable[[JudgedSite], tuple[float, ...]]] = {
     "rank": lambda site: (site.rank,),
@@ -42,7 +43,7 @@ def top(report: Report, number: int) -> Report:
     groups = len(report.groups) - number
     said = [(groups, "group")] if report.grouped_by is not None else [(len(rest), "site")]
     notes = tuple(
-        f"{count} more {noun} is not shown" if count == 1 else f"{count} more {noun}s are not shown"
+        f"{plural(count, f'more {noun}')} {either(count, 'is', 'are')} not shown"
         for count, noun in said
         if count > 0
     )

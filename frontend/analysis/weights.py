@@ -389,6 +389,12 @@ class Fact(Enum):
     LAST_STEP = ("last step only", -1.0, "Most probably not freed yet.")
     ONE_STEP = ("one step", 0.0, "One step cannot tell a leak from set-up.")
     TREND = ("a trend", 2.5, "The counter grows by more than noise (a 90 % interval).")
+    UNRECLAIMABLE_RISES = (
+        "unreclaimable slab rises in every step",
+        1.5,
+        "Memory that no shrinker gives back, more of it at every look and no slower at the end "
+        "than before: what fills up once slows down.",
+    )
     NO_TREND = ("no trend", -1.5, "The counter grew, but not by more than noise.")
 
     CODE_GONE = ("code gone", 2.5, "The code that could free it is no longer loaded.")

@@ -32,6 +32,7 @@ from kleak.model.session import (
     Target,
     Trust,
 )
+from kleak.model.witnesses import USED, WitnessState, not_asked
 
 KEPT_OF_A_SITE = 1000
 SHOWN_CACHES = 5
@@ -91,13 +92,13 @@ class End:
 
 
 class _Witnesses:
-    """Why each witness said nothing, or "used"; and what they said, word for word."""
+    """What came of asking each witness; and what they said, word for word."""
 
     def __init__(self) -> None:
-        self.states = {"outstanding": "used", "growth": "used"}
+        self.states = {"outstanding": USED, "growth": USED}
         self.answers: list[Answer] = []
 
-    def note(self, name: str, state: str, text: str | None = None) -> None:
+    def note(self, name: str, state: WitnessState, text: str | None = None) -> None:
         """Note what came of asking one of them, now."""
         self.states[name] = state
         if text is not None:
@@ -116,7 +117,7 @@ def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session
     witnesses.note("kmemleak", kmemleak.state, kmemleak.text)
     pointers = NOT_SEARCHED if end is None else end.pointers
     witnesses.note("reachability", pointers.state)
-    witnesses.note("pointers", "absent: memory is read at the end only")
+    witnesses.note("pointers", not_asked("memory is read at the end only"))
     counters = tracer.counters()
     with no_collection(), PageHolders(tracer.direct_map) as pages:
         sites = build_sites(
@@ -125,8 +126,8 @@ def read_session(tracer: Tracer, observed: Observed, end: End | None) -> Session
             cycles=len(observed.cycles),
             keep=observed.keep,
             holder=pages.holder,
-            kmemleak=Joined(kmemleak) if kmemleak.state == "used" else None,
-            pointers=JoinedPointers(pointers.said) if pointers.state == "used" else None,
+            kmemleak=Joined(kmemleak) if kmemleak.state.used else None,
+            pointers=JoinedPointers(pointers.said) if pointers.state.used else None,
             name_of=_process_names(tracer),
         )
         witnesses.note("page_owner", pages.owner_state)

@@ -20,6 +20,7 @@ from kleak.model.report import (
     Verdict,
 )
 from kleak.model.session import Frame, Kernel, Source, StackSample, Tally, Target, Trust
+from kleak.model.witnesses import WitnessState
 from kleak.render.report_json import SCHEMA
 from kleak.store.reader import read_session
 from kleak.store.writer import is_session
@@ -77,7 +78,7 @@ def _report(document: Any) -> Report:
             _numbers(trust, "repaired"),
             _numbers(trust, "observed"),
             _texts(trust, "means"),
-            _texts(trust, "witnesses"),
+            {name: WitnessState.parse(state) for name, state in _texts(trust, "witnesses").items()},
             tuple(str(one) for one in _list(trust, "notes")),
         ),
         sites=tuple(_site(site) for site in _list(document, "sites")),

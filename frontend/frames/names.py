@@ -118,6 +118,15 @@ _PAGES = _names(
     r"get_free_pages?",
     r"get_zeroed_page",
     r"folio_alloc\w*",
+    r"(?:post_alloc_hook|prep_new_page|get_page_from_freelist|rmqueue\w*)",
+)
+# Called to get an object, per-CPU memory or pages: what is allocated below is something else.
+ENTRY = _names(
+    r"k[mzc]alloc\w*",
+    r"do_kmalloc_node",
+    r"kmem_cache_z?alloc\w*",
+    r"(?:pcpu_alloc|alloc_percpu\w*)",
+    r"alloc_(?:frozen_)?pages\w*",
 )
 # A page of these is shared by many, and kept until the next one is needed.
 PAGE_FRAGMENTS = _names(r"page_frag_(?:alloc|cache_refill)\w*")
@@ -211,6 +220,9 @@ _INTERRUPT = _names(
     r"call_on_irq_stack",
     r"do_interrupt_handler",
     r"handle_arch_irq",
+    # x86 with FRED; system calls come by the entry from user space, and fred_other.
+    r"asm_fred_entrypoint_kernel",
+    r"fred_(?:entry_from_kernel|extint|hwexc|exc_\w+|sysvec_\w+)",
 )
 
 

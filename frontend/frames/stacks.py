@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kleak.frames.names import (
+    ENTRY,
     GET_AREA,
     OWN_USE,
     PAGE_FRAGMENTS,
@@ -27,6 +28,10 @@ from kleak.frames.names import (
 from kleak.model.session import Frame
 
 Frames = tuple[Frame, ...]
+
+# Frames between an allocator's entry and what it allocates for itself. Reclaim, which runs
+# anybody's code below an allocation, is deeper.
+_DEEPEST_OWN_USE = 5
 
 
 def strip_tracer(frames: Sequence[Frame]) -> Frames:
@@ -122,12 +127,33 @@ def is_bookkeeping(frames: Sequence[Frame], allocator: str) -> bool:
     """Whether any allocator took this for its own use, vmalloc's bookkeeping included.
 
     The others are the slab allocator's vectors and sheaves, kmemleak's records and the per-CPU
-    allocator's chunks: they belong to the allocator, whoever happened to call it.
+    allocator's chunks: they belong to the allocator, whoever happened to call it. What a kernel
+    calls the functions that make them is not known of all kernels: see _is_nested().
     """
+    if is_vmalloc_bookkeeping(frames, allocator) or _is_nested(frames):
+        return True
     allocator_frames, _ = split_allocator(frames)
-    return is_vmalloc_bookkeeping(frames, allocator) or any(
-        is_kernel_function(frame, OWN_USE) for frame in allocator_frames
-    )
+    return any(is_kernel_function(frame, OWN_USE) for frame in allocator_frames)
+
+
+def _is_nested(frames: Sequence[Frame]) -> bool:
+    """Whether an allocator made this allocation while it served another one.
+
+    Then an entry of an allocator stands on the stack twice, with functions of the kernel between:
+    whatever these are called, and whoever was served.
+    """
+    between = 0
+    for frame in frames:
+        if is_kernel_function(frame, ENTRY):
+            if between:
+                return True
+        elif frame is frames[0] or frame.module is not None or is_interrupt(frame):
+            return False
+        else:
+            between += 1
+            if between > _DEEPEST_OWN_USE:
+                return False
+    return False
 
 
 def before_interrupt(frames: Sequence[Frame]) -> Frames:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kleak.model.witnesses import WitnessState
+
 # --- shared by both -----------------------------------------------------------------------
 
 
@@ -54,13 +56,21 @@ class Tally:
     size_bytes: int = 0
 
 
+PAGE_BYTES = 4096
+"""The page size of most machines, taken where a capture or a snapshot does not say its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The kernel that was observed. ``build_id`` is hexadecimal, None where it has none."""
+    """The kernel that was observed. ``build_id`` is hexadecimal, None where it has none.
+
+    ``page_bytes`` is the size of its pages: 4096, or 16384 or 65536 on some machines.
+    """
 
     release: str
     machine: str
     build_id: str | None = None
+    page_bytes: int = PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,7 @@ class Trust:
     outstanding than the others say.
     ``means`` maps each event to how it was heard of, or to "absent: " and why it was not, and
     "kernel headers" to the tree used.
-    ``witnesses`` maps each witness to "used" or to why it was not.
+    ``witnesses`` maps each witness (kleak.model.witnesses) to what came of asking it.
     ``notes`` are sentences for the reader.
     """
 
@@ -105,7 +115,7 @@ class Trust:
     repaired: dict[str, int] = field(default_factory=dict)
     observed: dict[str, int] = field(default_factory=dict)
     means: dict[str, str] = field(default_factory=dict)
-    witnesses: dict[str, str] = field(default_factory=dict)
+    witnesses: dict[str, WitnessState] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

@@ -9,7 +9,7 @@ from kleak.model.report import JudgedSite, Report
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import frame_text
+from kleak.wording import frame_text
 
 COLUMNS = (
     "rank",

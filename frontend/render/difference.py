@@ -13,6 +13,7 @@ from kleak.model.report import Report
 from kleak.render.escape import printable
 from kleak.render.stack_text import function
 from kleak.units import size
+from kleak.wording import plural
 
 SCHEMA = "kleak.diff/1"
 HEADERS = ("change", "verdict", "allocator", "count", "size", "a cycle", "allocated in")
@@ -64,7 +65,7 @@ def _fitted(rows: list[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
 
 
 def _about(report: Report) -> str:
-    cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
+    cycles = plural(report.cycles, "cycle")
     build_id = report.target.build_id
     build = "" if build_id is None else f", build-id {build_id[:12]}"
     trace = "" if report.trust.complete else ", INCOMPLETE"

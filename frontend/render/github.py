@@ -11,8 +11,9 @@ from collections.abc import Callable
 from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
-from kleak.render.table import counted, place
+from kleak.render.sentences import place
 from kleak.units import size
+from kleak.wording import counted, either, plural
 
 
 def render(report: Report, *, fail_on: Verdict, locate: Callable[[str], str]) -> str:
@@ -28,7 +29,7 @@ def render(report: Report, *, fail_on: Verdict, locate: Callable[[str], str]) ->
     ]
     hidden = sum(site.is_finding and site.verdict >= fail_on for site in report.not_shown)
     if hidden:
-        text = f"{hidden} more that would be shown here {'is' if hidden == 1 else 'are'} left out"
+        text = f"{hidden} more that would be shown here {either(hidden, 'is', 'are')} left out"
         lines.append(f"::warning title=kleak {_property(report.target.name)}::{_data(text)}")
     if not report.trust.complete:
         lost = f"the trace is incomplete, lost: {', '.join(counted(report.trust.lost))}"
@@ -39,8 +40,8 @@ def render(report: Report, *, fail_on: Verdict, locate: Callable[[str], str]) ->
 def _error(site: JudgedSite, report: Report, locate: Callable[[str], str]) -> str:
     title = f"kleak: {report.target.name}: {site.verdict.label} leak"
     held = site.outstanding
-    objects = "1 object" if held.count == 1 else f"{held.count} objects"
-    cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
+    objects = plural(held.count, "object")
+    cycles = plural(report.cycles, "cycle")
     message = f"{place(site)}: {objects}, {size(held.size_bytes)}, not freed after {cycles}"
     source = next((frame.source for frame in site.frames if frame.source is not None), None)
     at = ""

@@ -9,6 +9,7 @@ from kleak.model.session import MemorySample, Tally
 from kleak.render.escape import printable
 from kleak.render.renderer import Capture
 from kleak.units import size
+from kleak.wording import objects
 
 MAX_BARS = 120
 _BARS_HEIGHT = 44.0
@@ -32,7 +33,7 @@ def bars(per_cycle: Sequence[Tally] | None) -> dict[str, Any]:
                 "y": f"{_BARS_HEIGHT - height:.1f}",
                 "width": step - 2,
                 "height": f"{height:.1f}",
-                "title": f"cycle {position + 1}: {_objects(tally)}, {size(tally.size_bytes)}",
+                "title": f"cycle {position + 1}: {objects(tally)}",
             }
         )
     return {
@@ -40,10 +41,6 @@ def bars(per_cycle: Sequence[Tally] | None) -> dict[str, Any]:
         "bars_width": step * len(per_cycle),
         "bars_label": ", ".join(str(tally.count) for tally in per_cycle),
     }
-
-
-def _objects(tally: Tally) -> str:
-    return "1 object" if tally.count == 1 else f"{tally.count} objects"
 
 
 def timelines(captures: Sequence[Capture]) -> list[dict[str, Any]]:
@@ -72,7 +69,7 @@ def _timeline(capture: Capture, samples: Sequence[MemorySample]) -> dict[str, An
             "x": f"{x(sample.time_ns):.1f}",
             "y": f"{y(sample.outstanding.size_bytes):.1f}",
             "title": f"{_moment(sample)}, {(sample.time_ns - start) / 1e9:.1f} s: "
-            f"{_objects(sample.outstanding)}, {size(sample.outstanding.size_bytes)}",
+            f"{objects(sample.outstanding)}",
         }
         for sample in samples
     ]

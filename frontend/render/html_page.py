@@ -19,9 +19,10 @@ from kleak.render import html_charts
 from kleak.render.escape import printable
 from kleak.render.html_flames import Flames
 from kleak.render.renderer import Look, Material, Renderer
+from kleak.render.sentences import closing, day, growth, kernels, standing, totals, trust_line
 from kleak.render.stack_text import function, whole_stack
-from kleak.render.table import closing, counted, day, growth, kernels, standing, totals, trust_line
 from kleak.units import size
+from kleak.wording import counted, plural
 
 SITES_IN_PAGE = 200
 """Sites that are in the page as HTML; the others are made by its script when they are wanted."""
@@ -128,7 +129,7 @@ def _merged(report: Report) -> list[tuple[str, ...]]:
 
 def _held(site: JudgedSite) -> str:
     count = site.outstanding.count
-    objects = "1 object" if count == 1 else f"{count} objects"
+    objects = plural(count, "object")
     return f"{objects}, {size(site.outstanding.size_bytes)}"
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from kleak.model.report import JudgedSite, Report
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
+from kleak.render.sentences import kernels, place
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import counted, frame_text, kernels, place
+from kleak.wording import counted, frame_text
 
 
 def render(material: Material, look: Look) -> str:

@@ -10,9 +10,10 @@ from kleak.model.report import JudgedSite, Report
 from kleak.model.session import Frame
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
+from kleak.render.sentences import growth, kernels, places, standing
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import counted, growth, kernels, places, standing
 from kleak.units import size
+from kleak.wording import counted, plural
 
 SHOWN_BELOW = 20
 
@@ -39,7 +40,7 @@ def render(material: Material, look: Look) -> str:
 
 def _head(report: Report) -> str:
     target = report.target
-    cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
+    cycles = plural(report.cycles, "cycle")
     lines = [
         f"# {_inline(target.name)}: {_summary(report)}",
         "",
@@ -72,7 +73,7 @@ def _summary(report: Report) -> str:
 
 def _finding(site: JudgedSite) -> str:
     held = site.outstanding
-    objects = "1 object" if held.count == 1 else f"{held.count} objects"
+    objects = plural(held.count, "object")
     said = standing(site)
     marks = "".join(f", {mark}" for mark, _ in said)
     # A child is a section of its parent's.

@@ -7,6 +7,7 @@ import textwrap
 from tabulate import tabulate
 
 from kleak.render.escape import printable
+from kleak.snapshots.consumers import Ranking
 from kleak.snapshots.triage import Triage
 from kleak.snapshots.witnesses.meminfo import ClassTrend, MemoryTrends
 from kleak.units import size
@@ -68,8 +69,11 @@ def render_triage(found: Triage, *, width: int = 80, exact: bool = False) -> str
                 disable_numparse=True,
             )
         )
+    blocks += [_ranking(item, exact) for item in found.rankings]
     for finding in found.findings:
         mark = "ABNORMAL" if finding.abnormal else "missing" if finding.missing else "ok"
+        if finding.noted:
+            mark = "note"
         text = printable(f"{mark:<9}{finding.subject}: {finding.says}")
         lines = textwrap.wrap(text, width, subsequent_indent=" " * 9, break_on_hyphens=False)
         if finding.ask is not None:
@@ -77,3 +81,21 @@ def render_triage(found: Triage, *, width: int = 80, exact: bool = False) -> str
             lines.append(printable(f"{'':<9}next: {finding.ask}"))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
+
+
+def _ranking(ranking: Ranking, exact: bool) -> str:
+    """The greatest holders that a report names, with their shares."""
+    rows = [
+        (
+            size(one.amount, exact=exact) if ranking.unit == "bytes" else f"{one.amount:,}",
+            f"{one.share_percent:.1f} %",
+            one.detail if ranking.unit == "bytes" else ranking.unit,
+            printable(one.name),
+        )
+        for one in ranking.consumers
+    ]
+    if ranking.left_out:
+        rows.append(("", "", "", f"and {ranking.left_out} more"))
+    heads = ("size" if ranking.unit == "bytes" else "count", "share", "", ranking.report)
+    align = ("right", "right", "right", "left")
+    return tabulate(rows, heads, tablefmt="plain", colalign=align, disable_numparse=True)

@@ -12,7 +12,7 @@ from kleak.model.report import JudgedSite
 from kleak.model.session import Frame
 from kleak.render.renderer import Capture, Look, Material, Renderer
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import frame_text
+from kleak.wording import frame_text
 
 
 def render(material: Material, look: Look) -> bytes:

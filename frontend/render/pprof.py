@@ -11,8 +11,9 @@ from kleak.model.session import Frame
 from kleak.render.escape import printable
 from kleak.render.profile_proto import profile_class
 from kleak.render.renderer import Look, Material, Renderer
+from kleak.render.sentences import kernels
 from kleak.render.stack_text import whole_stack
-from kleak.render.table import counted, kernels
+from kleak.wording import counted
 
 SAMPLE_TYPES = (("outstanding_objects", "count"), ("outstanding_space", "bytes"))
 KERNEL = "vmlinux"

@@ -137,7 +137,7 @@ def _trust(trust: Trust) -> dict[str, Any]:
         "repaired": dict(sorted(trust.repaired.items())),
         "observed": dict(sorted(trust.observed.items())),
         "means": dict(sorted(trust.means.items())),
-        "witnesses": dict(sorted(trust.witnesses.items())),
+        "witnesses": {name: str(state) for name, state in sorted(trust.witnesses.items())},
         "notes": list(trust.notes),
     }
 

@@ -8,8 +8,8 @@ from typing import Any
 from kleak.model.session import Frame
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
+from kleak.render.sentences import kernels
 from kleak.render.stack_text import function, whole_stack
-from kleak.render.table import kernels
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 

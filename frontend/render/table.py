@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import textwrap
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from statistics import median_low
 
 from tabulate import tabulate
 
 from kleak.gc_pause import no_collection
 from kleak.model.report import JudgedSite, MergedSession, Report, SuppressionUse, Verdict
-from kleak.model.session import Frame, Tally, Trust
+from kleak.model.session import Frame, Trust
 from kleak.render.escape import printable
 from kleak.render.renderer import Look, Material, Renderer
+from kleak.render.sentences import (
+    closing,
+    day,
+    growth,
+    kernels,
+    stacks_known,
+    standing,
+    totals,
+    trust_line,
+)
 from kleak.units import size
+from kleak.wording import frame_text, plural
 
 HEADERS = ("rank", "verdict", "score", "allocator", "count", "size", "growth")
 ALIGN = ("right", "left", "right", "left", "right", "right", "left")
 TOP_FRAMES = 3
-LISTED_CYCLES = 6
 INDENT = " " * 6
 HANGS = "\\_ "
 """In front of the verdict of a site that hangs on another one, as ``ps f`` marks a child."""
@@ -86,44 +93,6 @@ def _row(site: JudgedSite, report: Report, *, verbose: bool, exact: bool) -> Sit
     )
 
 
-def growth(per_cycle: Sequence[Tally] | None) -> str:
-    """Objects kept per cycle, short: "+3/cycle", "4,2,1,0,0", "~+3/cycle", or "-" if unknown.
-
-    The last is the median of many cycles with different numbers, with how many of them grew.
-    """
-    if per_cycle is None or len(per_cycle) < 2:
-        return "-"
-    counts = [tally.count for tally in per_cycle]
-    if len(set(counts)) == 1:
-        return f"+{counts[0]}/cycle"
-    if len(counts) <= LISTED_CYCLES:
-        return ",".join(str(count) for count in counts)
-    grew = [count for count in counts if count]
-    if len(grew) == len(counts):
-        return f"~+{median_low(counts)}/cycle"
-    return f"+{sum(counts)} in {len(grew)} of {len(counts)}"
-
-
-def frame_text(frame: Frame) -> str:
-    """A frame as kernel people write it: ``symbol+0x1c [module] file.c:12``."""
-    if frame.symbol is not None:
-        text = f"{frame.symbol}+{frame.offset:#x}"
-    elif frame.module is not None:
-        text = f".text+{frame.offset:#x}"
-    else:
-        text = f"{frame.offset:#x}"
-    if frame.module is not None:
-        text += f" [{frame.module}]"
-    if frame.source is not None:
-        text += f" {frame.source.file}:{frame.source.line}"
-    return text
-
-
-def place(site: JudgedSite) -> str:
-    """Where a site allocates, in a line: its innermost frame, or its slab cache without one."""
-    return frame_text(site.frames[0]) if site.frames else site.allocator
-
-
 def _top_frames(frames: tuple[Frame, ...], report: Report) -> tuple[str, ...]:
     """The innermost frames, and the first one of a module where that lies deeper."""
     shown = list(range(min(TOP_FRAMES, len(frames))))
@@ -143,33 +112,8 @@ def _top_frames(frames: tuple[Frame, ...], report: Report) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def standing(site: JudgedSite) -> tuple[tuple[str, str], ...]:
-    """What makes a site no finding by itself, a mark and its reason each; empty if it is one."""
-    said = []
-    if site.parent is not None:
-        said.append((f"hangs on {site.parent.rank}", site.parent.says))
-    if site.excuse is not None:
-        said.append(("does not count", site.excuse.says))
-    return tuple(said)
-
-
-def stacks_known(site: JudgedSite) -> tuple[str, ...]:
-    """How much is known of the stacks of a site, a sentence; empty where that is all of them."""
-    sample, count = site.stacks, site.outstanding.count
-    if sample is None or (sample.walked >= count and sample.different == 1):
-        return ()
-    if sample.walked == 0:
-        alone = len(site.frames) + len(site.allocator_frames) == 1
-        shown = "the call site alone" if alone else "that of objects that were freed"
-        return (f"stacks: none of {count:,} walked; shown is {shown}",)
-    said = f"stacks: {sample.walked:,} of {count:,} walked"
-    if sample.different == 1:
-        return (f"{said}, all the same",)
-    return (f"{said}, {sample.different:,} differ; shown is that of {sample.shown:,}",)
-
-
 def _left_out(count: int) -> str:
-    return f"... {count} more frame" + ("" if count == 1 else "s")
+    return f"... {plural(count, 'more frame')}"
 
 
 def _whole_stack(site: JudgedSite) -> tuple[str, ...]:
@@ -235,7 +179,7 @@ def _header(report: Report, *, verbose: bool, width: int, color: bool) -> str:
     if verbose:
         for label, value in (("version", target.version), ("build-id", target.build_id)):
             subject += "" if value is None else f" {label} {value}"
-    cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
+    cycles = plural(report.cycles, "cycle")
     lines = [_wrap(f"{subject}, {cycles}, {kernels(report)}", width)]
     lines += [_wrap(_merged(one), width, "  ") for one in report.merged]
     lines.append(_trust(report.trust, verbose=verbose, width=width, color=color))
@@ -243,16 +187,8 @@ def _header(report: Report, *, verbose: bool, width: int, color: bool) -> str:
     return "\n".join(lines)
 
 
-def kernels(report: Report) -> str:
-    """The kernel of a report, or how many there were: "Linux 6.1.0 x86_64", "2 kernels"."""
-    found = {one.kernel for one in report.merged} or {report.kernel}
-    if len(found) > 1:
-        return f"{len(report.merged)} sessions on {len(found)} kernels"
-    return f"Linux {report.kernel.release} {report.kernel.machine}"
-
-
 def _merged(session: MergedSession) -> str:
-    cycles = "1 cycle" if session.cycles == 1 else f"{session.cycles} cycles"
+    cycles = plural(session.cycles, "cycle")
     text = f"session: {session.name}, {cycles}, Linux {session.kernel.release}"
     if session.started_at is not None:
         text += f", {day(session.started_at)}"
@@ -261,51 +197,10 @@ def _merged(session: MergedSession) -> str:
     return text if session.complete else f"{text}, INCOMPLETE"
 
 
-def day(started_at: float) -> str:
-    """The date of a moment in Unix time, UTC: "2026-11-23"."""
-    return datetime.fromtimestamp(started_at, timezone.utc).strftime("%Y-%m-%d")
-
-
 def _trust(trust: Trust, *, verbose: bool, width: int, color: bool) -> str:
     text = _wrap(trust_line(trust, verbose=verbose), width, "  ")
     word = "complete" if trust.complete else "INCOMPLETE"
     return text.replace(word, f"{_BOLD}{word}{_RESET}", 1) if color else text
-
-
-def trust_line(trust: Trust, *, verbose: bool) -> str:
-    """What the tracer missed and which witnesses were asked, in one line."""
-    lost = counted(trust.lost)
-    if trust.complete:
-        word, rest = "complete", "nothing was lost"
-        if any("absent: " in how for how in trust.means.values()):
-            rest += " of what this kernel shows (see the notes)"
-    else:
-        word, rest = "INCOMPLETE", f"lost: {', '.join(lost)}"
-    parts = [rest]
-    used = [name for name, state in sorted(trust.witnesses.items()) if state == "used"]
-    absent: defaultdict[str, list[str]] = defaultdict(list)
-    for name, state in sorted(trust.witnesses.items()):
-        if state != "used":
-            absent[state.removeprefix("absent: ")].append(name)
-    if used:
-        parts.append(f"witnesses: {', '.join(used)}")
-    if absent:
-        named = (f"{' and '.join(names)} ({why})" for why, names in absent.items())
-        parts.append(f"absent: {', '.join(named)}")
-    unseen = trust.observed.get("frees_of_unseen_allocations", 0)
-    if unseen:
-        parts.append(f"{unseen} frees by the target of what it was not seen to allocate")
-    repaired = counted(trust.repaired)
-    if repaired and verbose:
-        parts.append(f"made good: {', '.join(repaired)}")
-    if verbose:
-        parts += [f"{event}: {means}" for event, means in sorted(trust.means.items())]
-    return f"trust: {word}; {'; '.join(parts)}"
-
-
-def counted(numbers: dict[str, int]) -> list[str]:
-    """What was lost, or made good: ``{"frees_missed": 2}`` as ["2 frees missed"]."""
-    return [f"{count} {what.replace('_', ' ')}" for what, count in sorted(numbers.items()) if count]
 
 
 def _table(site_rows: Sequence[SiteRow], width: int, *, color: bool) -> str:
@@ -374,76 +269,6 @@ def _suppressions(uses: Sequence[SuppressionUse], width: int, *, exact: bool) ->
         if not use.sites
     ]
     return "\n".join(lines)
-
-
-def totals(report: Report, *, exact: bool = False) -> str:
-    """Sites, objects and bytes by verdict, in one line."""
-    parts = []
-    for verdict in sorted(Verdict, reverse=True):
-        sites = [site for site in report.every_site if site.verdict is verdict]
-        if sites:
-            count = sum(site.outstanding.count for site in sites)
-            held = size(sum(site.outstanding.size_bytes for site in sites), exact=exact)
-            parts.append(f"{len(sites)} {verdict.label} ({_objects(count)}, {held})")
-    return f"totals: {', '.join(parts)}"
-
-
-def closing(report: Report, *, exact: bool = False) -> str:
-    """The conclusion, in a sentence or two."""
-    leaks = [site for site in report.every_site if site.verdict >= Verdict.LIKELY]
-    guilty = [site for site in leaks if site.excuse is None]
-    confirmed = [site for site in guilty if site.verdict is Verdict.CONFIRMED]
-    name = report.target.name
-    cycles = "1 cycle" if report.cycles == 1 else f"{report.cycles} cycles"
-    if guilty:
-        held = size(sum(site.outstanding.size_bytes for site in guilty), exact=exact)
-        sure = "leaks" if confirmed else "very probably leaks"
-        text = (
-            f"{name} {sure}: {held} from {places(guilty)} in {cycles}. "
-            f"Start with rank {guilty[0].rank}."
-        )
-    elif leaks:
-        text = (
-            f"No leak that counts: {'the one' if len(leaks) == 1 else f'all {len(leaks)}'} found "
-            f"in {cycles} {'is' if len(leaks) == 1 else 'are'} known or suppressed."
-        )
-    elif report.sites:
-        text = (
-            f"No leak that would stand up: memory is outstanding after {cycles}, but too little "
-            f"speaks against {name}."
-        )
-        if report.cycles < 3:
-            text += " Three cycles or more would show whether it grows."
-    else:
-        text = f"No allocation in the scope of {name} was outstanding after {cycles}."
-    if not guilty:
-        text += _unseen(report.trust)
-    return text
-
-
-def places(guilty: Sequence[JudgedSite]) -> str:
-    """How many places leak, of sites that count: "1 place", "2 places (3 more hang on these)"."""
-    findings = sum(site.is_finding for site in guilty) or len(guilty)
-    text = "1 place" if findings == 1 else f"{findings} places"
-    if hanging := len(guilty) - findings:
-        verb = "hangs" if hanging == 1 else "hang"
-        text += f" ({hanging} more {verb} on {'it' if findings == 1 else 'these'})"
-    return text
-
-
-def _unseen(trust: Trust) -> str:
-    """What limits a result without a leak; the particulars are in the trust line."""
-    absent = [name for name, state in sorted(trust.witnesses.items()) if state != "used"]
-    text = ""
-    if not trust.complete:
-        text += " The trace is incomplete (see trust), so a leak may have been missed."
-    if absent:
-        text += f" Not asked: {', '.join(absent)}."
-    return text
-
-
-def _objects(count: int) -> str:
-    return "1 object" if count == 1 else f"{count} objects"
 
 
 def _wrap(text: str, width: int, indent: str = "", *, first: str = "") -> str:

@@ -10,6 +10,7 @@ from kleak.analysis.verdict import conclude, ranking
 from kleak.frames.names import base_name
 from kleak.model.report import JudgedSite, Report, Verdict
 from kleak.model.session import Frame, Kernel, Target, Trust
+from kleak.model.witnesses import USED, WitnessState, absent
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
 from kleak.snapshots.suspects import Suspect
@@ -39,7 +40,10 @@ _JUDGES: tuple[_Judge, ...] = (
     vmallocinfo.judge,
     counters.judge_allocinfo,
     lambda snapshots, places: log.judge(snapshots),
+    log.judge_references,
+    counters.judge_counted_stacks,
     slabinfo.judge,
+    meminfo.judge,
 )
 
 
@@ -48,6 +52,7 @@ def analyze(snapshots: Sequence[Snapshot], name: str) -> Analysis:
     places = Places(snapshots)
     merger = _Merger()
     for judge in _JUDGES:
+        merger.begin_report()
         for suspect in judge(snapshots, places):
             merger.add(suspect)
     complete = not any(shot.damaged for shot in snapshots)
@@ -78,13 +83,18 @@ class _Merger:
     def __init__(self) -> None:
         self.suspects: list[Suspect] = []
         self._by_key: dict[Hashable, list[int]] = defaultdict(list)
+        self._before = 0
+
+    def begin_report(self) -> None:
+        """What comes next is another report's: two suspects of one report are two places."""
+        self._before = len(self.suspects)
 
     def add(self, suspect: Suspect) -> None:
         """Add a suspect, or what it says to one of the same place."""
         keys = _keys(suspect)
         candidates = sorted({position for key in keys for position in self._by_key.get(key, ())})
         for position in candidates:
-            if _same_place(self.suspects[position], suspect):
+            if position < self._before and _same_place(self.suspects[position], suspect):
                 self.suspects[position] = _merge(self.suspects[position], suspect)
                 break
         else:
@@ -103,7 +113,7 @@ def _keys(suspect: Suspect) -> set[Hashable]:
         place = frame.offset if frame.symbol is None else base_name(frame.symbol)
         keys.add(("frame", frame.module, place))
     else:
-        keys.add(("cache", suspect.cache))
+        keys.add(("cache", suspect.cache, suspect.allocator if suspect.cache is None else None))
     return keys
 
 
@@ -123,7 +133,7 @@ def _same_place(one: Suspect, other: Suspect) -> bool:
     if one.addresses & other.addresses:
         return True
     if not one.frames or not other.frames:
-        return not one.frames and not other.frames and one.cache == other.cache
+        return not one.frames and not other.frames and one.cache == other.cache is not None
     first, second = one.frames[0], other.frames[0]
     if one.cache is not None and other.cache is not None and one.cache != other.cache:
         return False
@@ -162,7 +172,21 @@ def _fold_caches(suspects: Sequence[Suspect]) -> list[Suspect]:
             )
             kept[kept.index(most)] = replace(most, findings=most.findings + told)
             kept.remove(cache)
-    return kept
+    return _without_whole(kept)
+
+
+def _without_whole(suspects: Sequence[Suspect]) -> list[Suspect]:
+    """The suspects without slab as a whole, where caches or places in code explain its growth."""
+    whole = next((one for one in suspects if one.allocator == meminfo.SLAB_AS_A_WHOLE), None)
+    if whole is None:
+        return list(suspects)
+    others = [one for one in suspects if one is not whole]
+    told = sum(
+        one.outstanding.size_bytes
+        for one in others
+        if one.cache is not None or one.allocator.startswith(("kmalloc", "kmem_cache", "cache "))
+    )
+    return others if told >= EXPLAINED_SHARE * whole.outstanding.size_bytes else list(suspects)
 
 
 def _weigh(suspect: Suspect, *, complete: bool) -> JudgedSite:
@@ -202,6 +226,7 @@ def _trust(snapshots: Sequence[Snapshot], left_out: Sequence[JudgedSite]) -> Tru
         if sentence is not None:
             notes.append(sentence)
     notes += log.notes(snapshots)
+    notes += [sentence for shot in snapshots for sentence in shot.losses]
     if left_out:
         total = sum(site.outstanding.size_bytes for site in left_out)
         notes.append(f"{len(left_out)} more places below likely are not listed ({size(total)})")
@@ -209,12 +234,12 @@ def _trust(snapshots: Sequence[Snapshot], left_out: Sequence[JudgedSite]) -> Tru
     return Trust(lost=lost, witnesses=witnesses, notes=tuple(notes))
 
 
-def _presence(report: str, snapshots: Sequence[Snapshot]) -> str:
+def _presence(report: str, snapshots: Sequence[Snapshot]) -> WitnessState:
     attribute = "page_stacks" if report == "page_owner" else report
     having = sum(bool(getattr(shot, attribute)) for shot in snapshots)
     if having >= 2 or (having == 1 and report not in _NEED_TWO):
-        return "used"
+        return USED
     if having == 1:
-        return "absent: in one snapshot only, nothing to compare with"
+        return absent("in one snapshot only, nothing to compare with")
     why = next((shot.missing[report] for shot in snapshots if report in shot.missing), "not saved")
-    return why if why.startswith(("absent", "refused")) else f"absent: {why}"
+    return WitnessState.parse(why)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from kleak.model.session import Frame
+from kleak.model.session import PAGE_BYTES, Frame, Source
 from kleak.parsers.code_location import CodeLocation
 from kleak.parsers.kallsyms import Symbol
 from kleak.snapshots.snapshot import Snapshot
-
-_PAGE_BYTES = 4096
 
 
 class Places:
@@ -53,7 +51,8 @@ class Places:
 
     def _resolve(self, location: CodeLocation) -> Frame:
         if location.symbol is not None:
-            return Frame(location.module, location.symbol, location.offset or 0)
+            source = None if location.file is None else Source(location.file, location.line or 0)
+            return Frame(location.module, location.symbol, location.offset or 0, source)
         address = location.address or 0
         named = {name for table in self._tables if (name := _look_up(table, address)) is not None}
         return named.pop() if len(named) == 1 else Frame(None, None, address)
@@ -68,6 +67,6 @@ def _look_up(table: tuple[list[int], tuple[Symbol, ...]], address: int) -> Frame
     following = symbols[position + 1] if position + 1 < len(symbols) else None
     # Only what lies between two symbols of one module, or on the page of its last, is its.
     same = following is not None and following.module == symbol.module
-    if not same and address // _PAGE_BYTES != symbol.address // _PAGE_BYTES:
+    if not same and address // PAGE_BYTES != symbol.address // PAGE_BYTES:
         return None
     return Frame(symbol.module, symbol.name, address - symbol.address)

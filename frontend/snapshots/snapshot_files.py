@@ -1,17 +1,15 @@
-"""Reading snapshots back: directories and tars of ``kleak collect``, and bare report files."""
+"""Reading snapshots back: what ``kleak collect`` made, and whatever else somebody has.
+
+That is files with one report or many, in any dress (detect.py), directories of such, archives,
+the trees that sosreport, supportconfig and bug-report tools make. What is known is taken, what
+is not is told, and the rest goes on.
+"""
 
 from __future__ import annotations
 
-import gzip
-import io
-import mmap
-import os
 import re
-import stat
-import tarfile
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -19,72 +17,86 @@ from typing import Any
 
 from kleak.errors import UsageError
 from kleak.model.session import Kernel
-from kleak.parsers import (
-    allocinfo,
-    buddyinfo,
-    kmemleak,
-    kmsg,
-    meminfo,
-    page_owner,
-    proc_modules,
-    slabinfo,
-    slub_traces,
-    vmallocinfo,
-    zoneinfo,
-)
-from kleak.parsers.errors import ParseError
-from kleak.parsers.kallsyms import Symbol
-from kleak.parsers.page_owner import StackPages
-from kleak.snapshots.detect import find_sections
+from kleak.snapshots import readers
+from kleak.snapshots.archives import UNREADABLE, Budget, File, read_file, read_tree
+from kleak.snapshots.detect import Section, find_sections
+from kleak.snapshots.page_size import of_machine
+from kleak.snapshots.readers import READERS, Draft, Origin, read_report
 from kleak.snapshots.snapshot import Snapshot
 
 MANIFEST = "manifest"
 MANIFEST_VERSION = "1"
 _TRACES_PREFIX = "alloc_traces-"
-_MODULE_SYMBOL = re.compile(rb"(?m)^([0-9a-f]{16}) ([tTwW]) (\S+)\t\[([^\]\n]+)\]\s*$")
-_GZIP_MAGIC = b"\x1f\x8b"
-_UNREADABLE = (OSError, EOFError, zlib.error)  # the last two: gzip that is cut off, or damaged
+_SHOWN = 8
+# Reports that are one a machine, not one a moment: a second of them is no second snapshot.
+_TIMELESS = frozenset(("dmesg", "uname", "lsmod", "kallsyms", "modules", "ref_tracker",
+                       "memory.stat", "processes", "free", "cgroups", "pagetypeinfo"))  # fmt: skip
+# A file by one of these names says something by being empty.
+_EMPTY_SAYS = ("kmemleak", "modules", "page_owner_stacks", "page_owner", "kallsyms", "dmesg")
+# What is in a text that may hold a report: files without any of it are not read line by line.
+_WORTH = re.compile(
+    rb"(?i)kB|slab|alloc|unreferenced|0x[0-9a-f]{8}|zone|func:|\bfree\b|kmem|nr_|age=|@\w*\["
+    rb"|num_cgroups|\+0x|users at|\d: |Linux |Module  |K [a-z]|leak|PID|k\x00|s\x00l"
+)
 
 
 @dataclass(slots=True)
-class _Draft:
-    """A snapshot while its files are read."""
+class Reading:
+    """Snapshots, oldest first, and sentences on what of the files was not used."""
 
-    label: str
-    values: dict[str, Any] = field(default_factory=dict)
-    damaged: Counter[str] = field(default_factory=Counter)
-    traces: dict[str, slub_traces.SlubTraces] = field(default_factory=dict)
-
-    def build(self) -> Snapshot:
-        traces = self.traces or None
-        return Snapshot(self.label, damaged=dict(self.damaged), alloc_traces=traces, **self.values)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
-def read_snapshots(paths: Sequence[Path]) -> list[Snapshot]:
+@dataclass(slots=True)
+class _Found:
+    """A file outside of any snapshot of kleak collect, with the reports in it."""
+
+    file: File
+    sections: list[Section]
+
+
+def read_snapshots(paths: Sequence[Path], *, page_bytes: int | None = None) -> list[Snapshot]:
+    """The snapshots of ``read()``, without its remarks."""
+    return read(paths, page_bytes=page_bytes).snapshots
+
+
+def read(
+    paths: Sequence[Path], *, pasted: bytes | None = None, page_bytes: int | None = None
+) -> Reading:
     """All snapshots of the paths, in the order given, those of a directory by number.
 
-    A path is a directory of snapshots, one snapshot, a tar of either, or a bare report (gzip or
-    not), which is recognised by its content. The first report of each kind among bare files is
-    one snapshot, the second of each kind the next, and so on. Damaged records are skipped and
-    counted. Raises UsageError where a path cannot be read or nothing is recognised in it.
+    A path is a directory of snapshots, one snapshot, an archive of either, or anything else that
+    may hold reports: a file, a directory, an archive. ``pasted`` is a text without a path. The
+    first report of each kind among all these is one snapshot, the second of each kind the next,
+    and so on. ``page_bytes`` is the size of a page where the user says it. Damaged records are
+    skipped, counted and told. Raises UsageError where a path that was named cannot be read, and
+    where no report is recognised in any.
     """
-    snapshots: list[Snapshot] = []
-    bare: list[Path] = []
+    reading = Reading()
+    budget = Budget()
+    found: list[_Found] = []
     for path in paths:
         try:
             if path.is_dir():
-                found = _read_directory(path)
-            elif path.is_file() and tarfile.is_tarfile(path):  # it looks twice, as at no pipe
-                found = _read_tar(path)
+                if _read_collected(path, reading, page_bytes):
+                    continue
+                files = list(read_tree(path, budget))
             else:
-                bare.append(path)
-                continue
-        except (*_UNREADABLE, tarfile.TarError) as error:
+                files = read_file(path, budget)
+                if len(files) > 1 and _read_archived(path, files, reading, page_bytes):
+                    continue
+        except UNREADABLE as error:
             raise UsageError(f"cannot read {path}: {error}") from error
-        if not found:
-            raise UsageError(f"{path}: no snapshot of kleak collect and no report in it")
-        snapshots += found
-    return snapshots + _read_bare(bare)
+        found += _look_into(files)
+    if pasted is not None:
+        found += _look_into([File("standard input", pasted)])
+    reading.snapshots += _from_bare(found, page_bytes, reading)
+    reading.remarks += budget.refused
+    if not reading.snapshots:
+        names = ", ".join(map(str, paths[:_SHOWN])) or "standard input"
+        raise UsageError(f"{names}: no report that kleak knows in it; see kleak explain")
+    return reading
 
 
 def check_order(snapshots: Sequence[Snapshot]) -> None:
@@ -108,50 +120,43 @@ def check_order(snapshots: Sequence[Snapshot]) -> None:
 # --- snapshots of kleak collect ------------------------------------------------------------
 
 
-def _read_directory(path: Path) -> list[Snapshot]:
+def _read_collected(path: Path, reading: Reading, page_bytes: int | None) -> bool:
+    """Take a directory of snapshots, or one. Returns whether it was such."""
     if (path / MANIFEST).is_file():
-        return [_read_one(path.name, _files_of(path))]
+        reading.snapshots.append(_read_one(path.name, _files_of(path), page_bytes))
+        return True
     entries = sorted(path.iterdir(), key=lambda entry: _by_number(entry.name))
-    numbered = [entry for entry in entries if _is_snapshot(entry)]
-    if numbered:
-        return [shot for entry in numbered for shot in _read_entry(entry)]
-    return _read_bare([entry for entry in entries if entry.is_file()])
-
-
-def _is_snapshot(entry: Path) -> bool:
-    return (entry / MANIFEST).is_file() or (entry.suffix == ".tar" and tarfile.is_tarfile(entry))
-
-
-def _read_entry(entry: Path) -> list[Snapshot]:
-    return [_read_one(entry.name, _files_of(entry))] if entry.is_dir() else _read_tar(entry)
+    taken = False
+    for entry in entries:
+        if entry.is_dir() and (entry / MANIFEST).is_file():
+            reading.snapshots.append(_read_one(entry.name, _files_of(entry), page_bytes))
+            taken = True
+        elif entry.is_file() and entry.suffix == ".tar":
+            files = read_file(entry, Budget())
+            taken = _read_archived(entry, files, reading, page_bytes) or taken
+    return taken
 
 
 def _files_of(directory: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(directory.iterdir()):
         if path.is_file():
-            yield path.name, _read_bytes(path)
+            [*files] = read_file(path, Budget())
+            yield path.name, files[0].data if files else b""
 
 
-def _read_tar(path: Path) -> list[Snapshot]:
-    """The snapshots in a tar, read in memory: nothing is unpacked."""
-    folders: dict[str, dict[str, tarfile.TarInfo]] = defaultdict(dict)
-    with tarfile.open(path) as archive:
-        for member in archive:
-            name = PurePosixPath(member.name)
-            if member.isfile():
-                folders[str(name.parent)][name.name] = member
-
-        def contents(folder: str) -> Iterator[tuple[str, bytes]]:
-            for name, member in sorted(folders[folder].items()):
-                file = archive.extractfile(member)
-                if file is not None:
-                    yield name, file.read()
-
-        names = [folder for folder in folders if MANIFEST in folders[folder]]
-        return [
-            _read_one(PurePosixPath(folder).name or path.stem, contents(folder))
-            for folder in sorted(names, key=_by_number)
-        ]
+def _read_archived(
+    path: Path, files: Sequence[File], reading: Reading, page_bytes: int | None
+) -> bool:
+    """Take the snapshots of an archive. Returns whether it held any."""
+    folders: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
+    for file in files:
+        name = PurePosixPath(file.name)
+        folders[str(name.parent)].append((name.name, file.data))
+    names = [name for name, held in folders.items() if any(one == MANIFEST for one, _ in held)]
+    for folder in sorted(names, key=_by_number):
+        label = PurePosixPath(folder).name or path.stem
+        reading.snapshots.append(_read_one(label, sorted(folders[folder]), page_bytes))
+    return bool(names)
 
 
 def _by_number(name: str) -> tuple[int, str]:
@@ -159,18 +164,15 @@ def _by_number(name: str) -> tuple[int, str]:
     return (int(digits[1]) if digits else 0, name)
 
 
-def _read_one(label: str, files: Iterable[tuple[str, bytes]]) -> Snapshot:
-    draft = _Draft(label)
+def _read_one(label: str, files: Iterable[tuple[str, bytes]], page_bytes: int | None) -> Snapshot:
+    draft = Draft(label, asked_page_bytes=page_bytes)
     for name, data in files:
         if name == MANIFEST:
             draft.values.update(_read_manifest(label, data))
         elif name.startswith(_TRACES_PREFIX):
-            cache = name.removeprefix(_TRACES_PREFIX)
-            traces = slub_traces.parse(data, errors="collect")
-            draft.traces[cache] = traces
-            _count_damage(draft, "alloc_traces", traces.problems)
-        elif name in _READERS:
-            _READERS[name](draft, data)
+            readers.read_traces_of(name.removeprefix(_TRACES_PREFIX), draft, data)
+        elif name in READERS:
+            read_report(name, draft, data, Origin(name))
     return draft.build()
 
 
@@ -191,180 +193,113 @@ def _read_manifest(label: str, data: bytes) -> dict[str, Any]:
         if key.startswith("report ") and value != "saved"
     }
     uptime = values.get("uptime_seconds", "")
+    machine = values.get("machine", "unknown")
+    told = values.get("page_size", "")
     return {
         "time": values.get("time"),
         "uptime_seconds": float(uptime) if re.fullmatch(r"\d+(\.\d+)?", uptime) else None,
-        "kernel": Kernel(values.get("kernel", "unknown"), values.get("machine", "unknown")),
+        "kernel": Kernel(values.get("kernel", "unknown"), machine),
         "boot_id": values.get("boot_id"),
         "dropped_caches": values.get("drop_caches") == "done",
         "scanned": values.get("scan") == "done",
         "missing": missing,
+        "page_bytes": int(told) if re.fullmatch(r"[1-9]\d{3,6}", told) else of_machine(machine),
     }
 
 
-# --- bare files ----------------------------------------------------------------------------
+# --- anything else -------------------------------------------------------------------------
 
 
-def _read_bare(paths: Sequence[Path]) -> list[Snapshot]:
+def _look_into(files: Iterable[File]) -> list[_Found]:
+    found = []
+    for file in files:
+        sections = find_sections(file.data) if _WORTH.search(file.data) is not None else []
+        found.append(_Found(file, sections))
+    return found
+
+
+def _from_bare(found: Sequence[_Found], page_bytes: int | None, reading: Reading) -> list[Snapshot]:
     """One snapshot of the first report of each kind, one of the second, and so on."""
-    drafts: list[_Draft] = []
+    drafts: list[Draft] = []
     seen: Counter[str] = Counter()
     labels: dict[int, list[str]] = defaultdict(list)
-    for path in paths:
-        recognised = False
-        for kind, data in _sections_of(path):
-            recognised = True
-            number = seen[kind]
+    unknown = []
+    several = len(found) > 1
+    late: list[tuple[_Found, Section]] = []
+
+    def draft_of(number: int, name: str) -> Draft:
+        while number >= len(drafts):
+            drafts.append(Draft("", asked_page_bytes=page_bytes))
+        if name not in labels[number]:
+            labels[number].append(name)
+        return drafts[number]
+
+    for one in found:
+        name = PurePosixPath(one.file.name).name
+        kind = None if one.sections else _empty_report(one.file, found)
+        if kind is not None:
+            # an empty list is a finding: nobody leaked, no module was loaded
+            read_report(kind, draft_of(seen[kind], name), b"")
             seen[kind] += 1
-            if number == len(drafts):
-                drafts.append(_Draft(""))
-            _READERS[kind](drafts[number], data)
-            if path.name not in labels[number]:
-                labels[number].append(path.name)
-        if not recognised:
-            raise UsageError(f"{path}: not a report that kleak knows; see kleak explain")
+            continue
+        if not one.sections:
+            unknown.append(one.file.name)
+        for section in one.sections:
+            if section.kind in _TIMELESS:
+                late.append((one, section))
+                continue
+            draft = draft_of(seen[section.kind], name)
+            seen[section.kind] += 1
+            _read_section(draft, section, one.file.name)
+    for one, section in late:
+        # what tells of a whole boot belongs to the last look
+        draft = draft_of(max(len(drafts) - 1, 0), PurePosixPath(one.file.name).name)
+        _read_section(draft, section, one.file.name)
+    if unknown and (drafts or several):
+        shown = ", ".join(unknown[:_SHOWN])
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        reading.remarks.append(f"no report that kleak knows in {shown}{more}")
+    _tell_pages(drafts)
     for number, draft in enumerate(drafts):
-        draft.label = "+".join(labels[number])
+        draft.label = draft.values.get("time") or "+".join(labels[number])
     return [draft.build() for draft in drafts]
 
 
-def _sections_of(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The reports in a file. It is mapped, so that only one report at a time is in memory."""
-    try:
-        with path.open("rb") as file:
-            about = os.fstat(file.fileno())
-            data: bytes | mmap.mmap
-            # A pipe has no size, nor has a file of /proc.
-            if stat.S_ISREG(about.st_mode) and about.st_size:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            else:
-                data = file.read()
-            if data[:2] == _GZIP_MAGIC:
-                data = gzip.decompress(data)
-            if not data:
-                return
-            for section in find_sections(data):
-                yield section.kind, data[section.start : section.end]
-    except _UNREADABLE as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
+def _tell_pages(drafts: Sequence[Draft]) -> None:
+    """The machine and its page size, told once, hold for all snapshots of these files."""
+    kernel = next((d.values["kernel"] for d in drafts if "kernel" in d.values), None)
+    if kernel is not None:
+        for draft in drafts:
+            draft.values.setdefault("kernel", kernel)
 
 
-def _read_bytes(path: Path) -> bytes:
-    data = path.read_bytes()
-    return gzip.decompress(data) if data[:2] == _GZIP_MAGIC else data
+def _empty_report(file: File, others: Sequence[_Found]) -> str | None:
+    """Which report a file without a word in it is: by its name, or by what all others are."""
+    if file.data.strip(b"\0 \t\r\n\xef\xbb\xbf"):
+        return None
+    name = PurePosixPath(file.name).name.lower()
+    for kind in _EMPTY_SAYS:
+        if kind in name:
+            return kind
+    kinds = {section.kind for one in others for section in one.sections}
+    only = next(iter(kinds)) if len(kinds) == 1 else None
+    return only if only == "kmemleak" else None
 
 
-# --- one report ----------------------------------------------------------------------------
-
-
-def _count_damage(draft: _Draft, report: str, problems: Sequence[ParseError]) -> None:
-    if problems:
-        draft.damaged[report] += len(problems)
-
-
-def _whole(name: str, parse: Callable[..., Any]) -> Callable[[_Draft, bytes], None]:
-    """A reader for a parser whose result holds its problems."""
-
-    def read(draft: _Draft, data: bytes) -> None:
-        try:
-            result = parse(data, errors="collect")
-        except ParseError:
-            # not one record of it: what the file holds is no such report
-            draft.damaged[name] += 1
-            return
-        draft.values[name] = result
-        _count_damage(draft, name, result.problems)
-
-    return read
-
-
-def _read_meminfo(draft: _Draft, data: bytes) -> None:
-    problems: list[ParseError] = []
-    reports = list(meminfo.stream(data, errors="collect", problems=problems))
-    if reports:
-        draft.values["meminfo"] = reports[0]
-    _count_damage(draft, "meminfo", problems)
-
-
-def _read_page_owner(draft: _Draft, data: bytes) -> None:
-    """The raw form, summed by stack while it is read: it has a record for each page."""
-    problems: list[ParseError] = []
-    pages: Counter[tuple[Any, ...]] = Counter()
-    for page in page_owner.stream(io.BytesIO(data), errors="collect", problems=problems):
-        pages[page.frames] += page.pages
-    if "page_stacks" not in draft.values:
-        draft.values["page_stacks"] = tuple(
-            StackPages(count, frames) for frames, count in pages.items()
+def _read_section(draft: Draft, section: Section, name: str) -> None:
+    if section.time is not None:
+        draft.values.setdefault("time", section.time)
+    lines = section.text()
+    read_report(section.kind, draft, lines, Origin(name, section.source, section.number_of))
+    within = [line for line in section.unread if line.within]
+    for line in section.unread[:_SHOWN]:
+        where = "within" if line.within else "behind"
+        draft.losses.append(
+            f"{name} line {line.number}: not used, {where} {section.kind}: {line.text[:100]}"
         )
-    _count_damage(draft, "page_owner", problems)
-
-
-def _read_page_owner_stacks(draft: _Draft, data: bytes) -> None:
-    report = page_owner.parse_stacks(data, errors="collect")
-    draft.values["page_stacks"] = report.stacks
-    _count_damage(draft, "page_owner", report.problems)
-
-
-def _read_alloc_traces(draft: _Draft, data: bytes) -> None:
-    traces = slub_traces.parse(data, errors="collect")
-    draft.traces["unnamed"] = traces
-    _count_damage(draft, "alloc_traces", traces.problems)
-
-
-def _read_modules(draft: _Draft, data: bytes) -> None:
-    try:
-        draft.values["modules"] = proc_modules.parse_modules(data.decode("utf-8", "replace"))
-    except ParseError:
-        draft.damaged["modules"] += 1
-
-
-def _read_kallsyms(draft: _Draft, data: bytes) -> None:
-    """The text symbols of modules, in the order of addresses.
-
-    A snapshot holds the lines of modules only, which kleak.parsers.kallsyms takes for damage.
-    """
-    symbols = [
-        Symbol(int(match[1], 16), match[2].decode(), match[3].decode(), match[4].decode())
-        for match in _MODULE_SYMBOL.finditer(data)
-    ]
-    if symbols and not any(symbol.address for symbol in symbols):
-        reason = "refused: kptr_restrict or a missing CAP_SYSLOG hid the addresses"
-        draft.values.setdefault("missing", {})["kallsyms"] = reason
-        return
-    draft.values["module_symbols"] = tuple(sorted(symbols, key=lambda symbol: symbol.address))
-
-
-def _read_slab_aliases(draft: _Draft, data: bytes) -> None:
-    """Names that are links to one directory are one cache."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for line in data.decode("utf-8", "backslashreplace").splitlines():
-        name, _, target = line.partition(" ")
-        if name and target:
-            groups[target].append(name)
-    draft.values["slab_aliases"] = {
-        name: tuple(other for other in names if other != name)
-        for names in groups.values()
-        for name in names
-    }
-
-
-def _read_log(draft: _Draft, data: bytes) -> None:
-    draft.values["log"] = kmsg.parse(data)
-
-
-_READERS: dict[str, Callable[[_Draft, bytes], None]] = {
-    "meminfo": _read_meminfo,
-    "slabinfo": _whole("slabinfo", slabinfo.parse),
-    "buddyinfo": _whole("buddyinfo", buddyinfo.parse),
-    "zoneinfo": _whole("zoneinfo", zoneinfo.parse),
-    "vmallocinfo": _whole("vmallocinfo", vmallocinfo.parse),
-    "kmemleak": _whole("kmemleak", kmemleak.parse),
-    "allocinfo": _whole("allocinfo", allocinfo.parse),
-    "page_owner": _read_page_owner,
-    "page_owner_stacks": _read_page_owner_stacks,
-    "alloc_traces": _read_alloc_traces,
-    "modules": _read_modules,
-    "kallsyms": _read_kallsyms,
-    "slab_aliases": _read_slab_aliases,
-    "dmesg": _read_log,
-}
+    if len(section.unread) > _SHOWN:
+        draft.losses.append(
+            f"{name}: {len(section.unread) - _SHOWN} more lines within {section.kind} not used"
+        )
+    if within:
+        draft.damaged[section.kind] += len(within)

@@ -10,6 +10,7 @@ from kleak.analysis.findings import Finding
 from kleak.analysis.trend import MIN_SNAPSHOTS, Trend
 from kleak.analysis.weights import Fact
 from kleak.model.session import Frame, Tally
+from kleak.units import size
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,30 @@ def judge_trend(witness: str, trend: Trend, noun: str) -> Finding:
     if trend.grows:
         return Finding(witness, Fact.TREND, f"{change}, {interval}")
     return Finding(witness, Fact.NO_TREND, f"{change}, {interval}: not more than noise")
+
+
+# So little may be warm-up, however evenly it rises: the quickest real leaks of a few bytes an
+# event take hours to get there, and dated loops are made of machines where memory matters.
+_LEAST_RISE_BYTES = 16 << 20
+# A last step that is less than this part of the typical one: what fills up slows down.
+_NO_SLOWER = 0.25
+
+
+def judge_rise(witness: str, levels: Sequence[int], what: str) -> Finding | None:
+    """That a level of unreclaimable memory rose in every step, three or more, and did not slow.
+
+    ``levels`` are bytes. None where it did not, or by too little to tell.
+    """
+    steps = [later - earlier for earlier, later in pairwise(levels)]
+    if len(levels) < MIN_SNAPSHOTS or min(steps) <= 0:
+        return None
+    if levels[-1] - levels[0] < _LEAST_RISE_BYTES:
+        return None
+    typical = sorted(steps)[len(steps) // 2]
+    if steps[-1] < _NO_SLOWER * typical:
+        return None
+    says = (
+        f"{what} rose in each of {len(steps)} steps, by {size(typical)} a step, and nothing gives "
+        "it back"
+    )
+    return Finding(witness, Fact.UNRECLAIMABLE_RISES, says)

@@ -1,49 +1,68 @@
-"""One look at one snapshot: where memory stands, what looks abnormal, whom to ask next.
+"""One look at what somebody has: where memory stands, what looks abnormal, whom to ask next.
 
-The shares below are no verdict. The three machines that the samples in tests/data are from
-(2 and 24 GB, Linux 6.1, 6.12 and 6.18) have each kernel class below 2 % of MemTotal; a leak that
-hurts is far above the limits here, a busy server may be too, and then the answer is to look twice.
+The shares below are no verdict; docs/offline-analysis.md has the reason of each. The three
+machines that the samples in tests/data are from (2 and 24 GB, Linux 6.1, 6.12 and 6.18) have each
+kernel class below 2 % of MemTotal; a leak that hurts is far above the limits here, a busy server
+may be too, and then the answer is to look twice.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
-from kleak.parsers import kmsg
+from kleak.snapshots.consumers import Ranking, rankings
 from kleak.snapshots.snapshot import Snapshot
-from kleak.snapshots.witnesses import log as log_witness
+from kleak.snapshots.triage_finding import AGAIN, TriageFinding
+from kleak.snapshots.triage_growth import judge_growth
+from kleak.snapshots.triage_reports import LARGE_BYTES, judge_reports, largest_caches
 from kleak.snapshots.witnesses.meminfo import (
     CLASSES,
     UNACCOUNTED,
+    missing_fields,
     per_cpu_list_bytes,
     stacks_in_vmalloc,
     unaccounted,
 )
-from kleak.snapshots.witnesses.slabinfo import describe
 from kleak.units import size
 
-_PAGE_BYTES = 4096
-_TOP = 5
 # Per cent of MemTotal from which on a class is called abnormal.
 LIMITS = {
     "SUnreclaim": 10.0,
+    "Slab": 25.0,
     "VmallocUsed": 5.0,
     "Percpu": 3.0,
     "KernelStack": 2.0,
     "PageTables": 5.0,
     UNACCOUNTED: 10.0,
 }
-_AGAIN = "kleak collect --drop-caches DIR (4 times or more), then kleak analyze DIR"
+# Per cent of MemTotal from which on what is no leak of the kernel is named all the same.
+_WORTH_NAMING = {"SReclaimable": 20.0, "Shmem": 25.0, "Hugetlb": 25.0, "AnonPages": 70.0}
+_WHAT_IT_IS = {
+    "SReclaimable": "dentries, inodes and other slab that the kernel gives back when memory is "
+    "short: reclaimable, so no leak",
+    "Shmem": "files in tmpfs and shared memory of programs, which stay until somebody deletes "
+    "them: not the kernel's",
+    "Hugetlb": "huge pages that were set aside for programs (vm.nr_hugepages)",
+    "AnonPages": "memory of programs, which goes when they end",
+}
+_NAMED_ASK = {
+    "SReclaimable": "slabtop -o -s c; sync; echo 2 | sudo tee /proc/sys/vm/drop_caches, then look "
+    "again",
+    "Shmem": "df -t tmpfs -h; ipcs -m; ls -l /dev/shm",
+    "Hugetlb": "grep Huge /proc/meminfo",
+    "AnonPages": "ps aux --sort=-rss | head",
+}
 _ASK = {
     "SUnreclaim": "slabtop -o -s c; then kleak run --scope '*' -- CMD, or kmemleak",
+    "Slab": "slabtop -o -s c; then kleak run --scope '*' -- CMD, or kmemleak",
     "VmallocUsed": "sudo sort -k2 -n -r /proc/vmallocinfo | head",
-    "Percpu": f"{_AGAIN}; allocinfo names the callers",
+    "Percpu": f"{AGAIN}; allocinfo names the callers",
     "KernelStack": "ps -eLf | wc -l: tasks that do not end",
     "PageTables": "ps -eo pid,vsz,comm --sort=-vsz | head: processes with large mappings",
     UNACCOUNTED: "boot with page_owner=on and read /sys/kernel/debug/page_owner, or trace",
 }
+_SHOWN_LOSSES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +76,12 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class TriageFinding:
-    """One thing to know. ``ask`` is the command, or what to do, for the next witness. ``missing``:
-    a witness that could not be asked.
-    """
-
-    abnormal: bool
-    subject: str
-    says: str
-    ask: str | None = None
-    missing: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Triage:
-    """Where memory stands, and what to make of it: what looks abnormal comes first."""
+    """Where memory stands, who holds it, and what to make of it: what looks abnormal first."""
 
     standings: tuple[Standing, ...]
     findings: tuple[TriageFinding, ...]
+    rankings: tuple[Ranking, ...] = ()
 
     @property
     def abnormal(self) -> tuple[TriageFinding, ...]:
@@ -82,19 +89,52 @@ class Triage:
         return tuple(finding for finding in self.findings if finding.abnormal)
 
 
-def triage(shot: Snapshot) -> Triage:
-    """Look at one snapshot."""
+def triage(shot: Snapshot, earlier: Sequence[Snapshot] = ()) -> Triage:
+    """Look at one snapshot. ``earlier`` are those before it, oldest first, if there are any."""
+    shot, remarks = _newest(shot, earlier)
     standings = tuple(_standings(shot))
+    ranked = rankings(shot)
     findings = [
         *_judge_classes(shot, standings),
-        *_judge_large_slab(shot),
-        *_judge_vmalloc(shot),
-        *_judge_kmemleak(shot),
-        *_judge_allocinfo(shot),
-        *_judge_log(shot),
+        *judge_growth([*earlier, shot]),
+        *judge_reports(shot, standings_abnormal=_abnormal_names(standings), ranked=ranked),
+        *remarks,
+        *_losses([*earlier, shot]),
     ]
-    findings.sort(key=lambda finding: not finding.abnormal)
-    return Triage(standings, tuple(findings))
+    if not findings and not ranked and not standings:
+        says = "what is here tells nothing of memory"
+        findings.append(TriageFinding(False, "reports", says, "sudo kleak triage on that machine"))
+    order = {True: 0, False: 1}
+    findings.sort(key=lambda finding: order[finding.abnormal])
+    return Triage(standings, tuple(findings), tuple(ranked))
+
+
+def _newest(shot: Snapshot, earlier: Sequence[Snapshot]) -> tuple[Snapshot, list[TriageFinding]]:
+    """The last snapshot, with the reports that only an earlier one has, or has whole."""
+    remarks = []
+    values = {}
+    for item in fields(Snapshot):
+        if item.name in ("label", "time", "losses", "damaged"):
+            continue
+        if not getattr(shot, item.name):
+            older = (getattr(one, item.name) for one in reversed(earlier))
+            value = next((one for one in older if one), None)
+            if value is not None:
+                values[item.name] = value
+    lacking = () if shot.meminfo is None else missing_fields(shot.meminfo)
+    if lacking and shot.meminfo_from is None:
+        whole = next(
+            (one for one in reversed(earlier)
+             if one.meminfo is not None and not missing_fields(one.meminfo)), None
+        )  # fmt: skip
+        says = f"not in the report (cut, or of an old kernel): {', '.join(lacking)}"
+        if whole is not None and len(lacking) > 1:
+            values["meminfo"] = whole.meminfo
+            says += "; shown is the report before it"
+        else:
+            says += "; so nothing is said of unaccounted memory"
+        remarks.append(TriageFinding(False, "meminfo", says, "cat /proc/meminfo", missing=True))
+    return replace(shot, **values), remarks
 
 
 def _standings(shot: Snapshot) -> Iterator[Standing]:
@@ -110,132 +150,69 @@ def _standings(shot: Snapshot) -> Iterator[Standing]:
             yield Standing(name, owner, figure, 100 * figure / total if total else None)
 
 
+def _abnormal_names(standings: Sequence[Standing]) -> frozenset[str]:
+    return frozenset(
+        one.name for one in standings if (one.share_percent or 0) >= LIMITS.get(one.name, 101)
+    )
+
+
 def _judge_classes(shot: Snapshot, standings: Sequence[Standing]) -> Iterator[TriageFinding]:
+    abnormal = _abnormal_names(standings)
     for standing in standings:
-        limit = LIMITS.get(standing.name)
         share = standing.share_percent
-        if limit is None or share is None:
+        if share is None:
             continue
-        if share >= limit:
-            says = (
-                f"{size(standing.size_bytes)} is {share:.1f} % of all memory (seldom above "
-                f"{limit:g} %)"
-            )
-            if standing.name == "SUnreclaim":
-                says += _largest_caches(shot)
+        held = f"{size(standing.size_bytes)} is {share:.1f} % of all memory"
+        if standing.name in abnormal:
+            says = f"{held} (seldom above {LIMITS[standing.name]:g} %)"
+            if standing.name in ("SUnreclaim", "Slab"):
+                caches = largest_caches(shot)
+                says += "" if caches is None else f"; largest caches: {caches}"
             yield TriageFinding(True, standing.name, says, _ASK[standing.name])
-    if shot.meminfo is not None and not any(
-        (standing.share_percent or 0) >= LIMITS.get(standing.name, 101) for standing in standings
-    ):
-        says = "no class of kernel memory stands out; a slow leak shows only over time"
-        yield TriageFinding(False, "meminfo", says, _AGAIN)
+        elif share >= _WORTH_NAMING.get(standing.name, 101):
+            says = f"{held}: {_WHAT_IT_IS[standing.name]}"
+            yield TriageFinding(False, standing.name, says, _NAMED_ASK[standing.name], noted=True)
+    without_total = any(one.share_percent is None for one in standings)
+    if without_total:
+        yield from _judge_without_total(shot, standings)
+    elif shot.meminfo is not None and standings and not abnormal:
+        says = "no class of kernel memory stands out"
+        if not any(one.owner == "kernel" for one in standings):
+            says = "no class of kernel memory is in the report: nothing can be said of a leak"
+        says += " among those in the report" if missing_fields(shot.meminfo) else ""
+        says += "; a slow leak shows only over time"
+        yield TriageFinding(False, "meminfo", says, AGAIN)
+    if shot.meminfo_from is not None and shot.known_page_bytes is None:
+        says = (
+            f"{shot.meminfo_from} counts pages, and nothing here tells their size: "
+            f"{size(shot.page_bytes)} is assumed; give --page-size where it is another"
+        )
+        yield TriageFinding(False, "page size", says, "getconf PAGESIZE", missing=True)
     lists = per_cpu_list_bytes(shot)
     if lists is not None:
         says = f"{size(lists)} are free on the CPUs' own lists, and count as neither free nor used"
         yield TriageFinding(False, "zoneinfo", says)
 
 
-def _largest_caches(shot: Snapshot) -> str:
-    if shot.slabinfo is None:
-        return ""
-    largest = sorted(
-        shot.slabinfo.caches,
-        key=lambda cache: -cache.slabs * cache.pages_per_slab,
-    )[:_TOP]
-    shown = (
-        f"{describe(cache.name, shot.slab_aliases)} "
-        f"{size(cache.slabs * cache.pages_per_slab * _PAGE_BYTES)}"
-        for cache in largest
-    )
-    return f"; largest caches: {', '.join(shown)}"
-
-
-def _judge_large_slab(shot: Snapshot) -> Iterator[TriageFinding]:
-    """Large kmalloc (beyond 8 kB) is counted as slab but is in no cache."""
-    if shot.meminfo is None or shot.slabinfo is None or shot.meminfo.slab_bytes is None:
+def _judge_without_total(shot: Snapshot, standings: Sequence[Standing]) -> Iterator[TriageFinding]:
+    """Without MemTotal the classes can only be compared with each other."""
+    kernel = [one for one in standings if one.owner == "kernel"]
+    top = max(kernel, key=lambda one: one.size_bytes, default=None)
+    if top is None:
         return
-    in_caches = sum(
-        cache.slabs * cache.pages_per_slab * _PAGE_BYTES for cache in shot.slabinfo.caches
-    )
-    large = shot.meminfo.slab_bytes - in_caches
-    total = shot.meminfo.mem_total_bytes
-    if total and 100 * large / total >= LIMITS["SUnreclaim"] / 2:
-        says = (
-            f"{size(large)} of Slab is in no cache of /proc/slabinfo: kmalloc of more than 8 kB, "
-            "which takes whole pages"
-        )
-        yield TriageFinding(True, "large kmalloc", says, "kleak run --scope '*' -- CMD")
+    rest = sum(one.size_bytes for one in standings if one is not top)
+    large = top.name in ("SUnreclaim", "Slab") and top.size_bytes > max(rest, LARGE_BYTES)
+    says = f"the largest class of the kernel is {top.name}, {size(top.size_bytes)}"
+    says += ", more than all the others here together" if large else ""
+    says += "; MemTotal is not here, so shares are unknown"
+    ask = f"grep MemTotal /proc/meminfo; {_ASK.get(top.name, AGAIN)}"
+    yield TriageFinding(large, shot.meminfo_from or "meminfo", says, ask, noted=not large)
 
 
-def _judge_vmalloc(shot: Snapshot) -> Iterator[TriageFinding]:
-    if shot.vmallocinfo is None:
-        why = shot.missing.get("vmallocinfo")
-        if why is not None:
-            yield TriageFinding(False, "vmallocinfo", why, "sudo kleak triage", missing=True)
-        return
-    lost = [
-        region
-        for region in shot.vmallocinfo.regions
-        if region.is_allocation and region.caller is not None and region.caller.symbol is None
-    ]
-    if lost:
-        held = sum(region.size_bytes for region in lost)
-        places = Counter(str(region.caller) for region in lost)
-        top = ", ".join(f"{place} ({count})" for place, count in places.most_common(_TOP))
-        says = (
-            f"{len(lost)} regions ({size(held)}) were allocated by text that is gone, of an "
-            f"unloaded module or of a loaded one's init: {top}"
-        )
-        ask = "sudo kleak module NAME, with the module that was unloaded"
-        yield TriageFinding(True, "vmallocinfo", says, ask)
-    allocations = [region for region in shot.vmallocinfo.regions if region.is_allocation]
-    by_caller: Counter[str] = Counter()
-    for region in allocations:
-        by_caller[str(region.caller)] += region.size_bytes
-    if by_caller:
-        top = ", ".join(f"{name} {size(held)}" for name, held in by_caller.most_common(3))
-        says = f"{len(allocations)} regions of vmalloc; the most is held for {top}"
-        yield TriageFinding(False, "vmallocinfo", says)
-
-
-def _judge_kmemleak(shot: Snapshot) -> Iterator[TriageFinding]:
-    if shot.kmemleak is None:
-        why = shot.missing.get("kmemleak")
-        if why is not None:
-            ask = "a kernel with CONFIG_DEBUG_KMEMLEAK tells leaks by reachability"
-            yield TriageFinding(False, "kmemleak", why, ask, missing=True)
-        return
-    objects = shot.kmemleak.objects
-    if objects:
-        held = sum(item.size_bytes for item in objects)
-        says = f"{len(objects)} objects ({size(held)}) that nothing points to"
-        ask = "sudo kleak collect --scan DIR; kleak analyze DIR"
-        yield TriageFinding(True, "kmemleak", says, ask)
-    else:
-        says = "nothing reported" + ("" if shot.scanned else ", and nobody asked for a scan")
-        yield TriageFinding(False, "kmemleak", says, "sudo kleak triage --scan")
-
-
-def _judge_allocinfo(shot: Snapshot) -> Iterator[TriageFinding]:
-    if shot.allocinfo is None or shot.modules is None:
-        return
-    loaded = {module.name for module in shot.modules}
-    left: Counter[str] = Counter()
-    for site in shot.allocinfo.sites:
-        if site.module is not None and site.module not in loaded and site.size_bytes > 0:
-            left[site.module] += site.size_bytes
-    for module, held in left.most_common(_TOP):
-        says = f"{size(held)} of module {module}, which is no longer loaded"
-        yield TriageFinding(True, "allocinfo", says, f"grep '\\[{module}\\]' /proc/allocinfo")
-
-
-def _judge_log(shot: Snapshot) -> Iterator[TriageFinding]:
-    for suspect in log_witness.judge([shot]):
-        for finding in suspect.findings:
-            yield TriageFinding(True, "kernel log", finding.says)
-    for note in log_witness.notes([shot]):
-        yield TriageFinding(True, "kernel log", note.removeprefix("kernel log: "))
-    for line in shot.log or ():
-        if isinstance(line, kmsg.KmemleakSuspects):
-            says = f"kmemleak reported {line.count} new suspects"
-            yield TriageFinding(True, "kernel log", says, "cat /sys/kernel/debug/kmemleak")
+def _losses(shots: Sequence[Snapshot]) -> Iterator[TriageFinding]:
+    losses = [sentence for shot in shots for sentence in shot.losses]
+    for sentence in losses[:_SHOWN_LOSSES]:
+        yield TriageFinding(False, "damage", sentence, missing=True)
+    if len(losses) > _SHOWN_LOSSES:
+        says = f"{len(losses) - _SHOWN_LOSSES} more such lines"
+        yield TriageFinding(False, "damage", says, missing=True)

@@ -18,6 +18,7 @@ from kleak.errors import UsageError
 from kleak.model.session import (
     CYCLES_CUT_OFF,
     FINAL_WAIT_CUT_SHORT,
+    PAGE_BYTES,
     Allocation,
     Answer,
     Circumstances,
@@ -38,6 +39,7 @@ from kleak.model.session import (
     Trust,
     VmallocRegion,
 )
+from kleak.model.witnesses import WitnessState
 from kleak.store import schema
 from kleak.store.schema import APPLICATION_ID, unsigned
 from kleak.store.writer import is_session
@@ -173,12 +175,16 @@ class _Row(NamedTuple):
     target_path: str | None
     target_version: str | None
     target_build_id: str | None
+    # The first files of this version were written without it.
+    kernel_page_bytes: int | None = None
 
 
 def _read(path: Path, allocations: _AllocationTable) -> Session:
     database = allocations.database
     run = database.execute
-    found = run(f"SELECT {', '.join(_Row._fields)} FROM session").fetchone()  # noqa: S608
+    columns = {column[1] for column in run("PRAGMA table_info(session)")}
+    names = [name for name in _Row._fields if name in columns]
+    found = run(f"SELECT {', '.join(names)} FROM session").fetchone()  # noqa: S608
     if found is None:
         raise UsageError(f"{path}: the capture ended before it saved anything")
     row = _Row(*found)
@@ -198,7 +204,12 @@ def _read(path: Path, allocations: _AllocationTable) -> Session:
         )
     )
     return Session(
-        kernel=Kernel(row.kernel_release, row.kernel_machine, row.kernel_build_id),
+        kernel=Kernel(
+            row.kernel_release,
+            row.kernel_machine,
+            row.kernel_build_id,
+            row.kernel_page_bytes or PAGE_BYTES,
+        ),
         target=Target(
             row.target_kind,
             row.target_name,
@@ -377,7 +388,10 @@ def _read_trust(database: sqlite3.Connection, row: _Row, cycles: int) -> Trust:
         dict(run("SELECT reason, number FROM repairs").fetchall()),
         dict(run("SELECT event, number FROM observations").fetchall()),
         dict(run("SELECT event, how FROM means").fetchall()),
-        dict(run("SELECT name, state FROM witnesses").fetchall()),
+        {
+            name: WitnessState.parse(state)
+            for name, state in run("SELECT name, state FROM witnesses")
+        },
         tuple(notes),
     )
 

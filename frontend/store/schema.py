@@ -30,7 +30,8 @@ CREATE TABLE session (
     target_name TEXT NOT NULL,
     target_path TEXT,
     target_version TEXT,
-    target_build_id TEXT
+    target_build_id TEXT,
+    kernel_page_bytes INTEGER
 );
 CREATE TABLE target_parameters (position INTEGER PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE scope (position INTEGER PRIMARY KEY, value TEXT NOT NULL);

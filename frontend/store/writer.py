@@ -272,6 +272,7 @@ class SessionWriter:
             target.path,
             target.version,
             target.build_id,
+            kernel.page_bytes,
         )
         self._insert("session", len(row), [row])
         self._insert("target_parameters", 2, enumerate(target.parameters))
@@ -305,7 +306,8 @@ class SessionWriter:
         self._insert("repairs", 2, trust.repaired.items())
         self._insert("observations", 2, trust.observed.items())
         self._insert("means", 2, trust.means.items())
-        self._insert("witnesses", 2, trust.witnesses.items())
+        said = ((name, str(state)) for name, state in trust.witnesses.items())
+        self._insert("witnesses", 2, said)
         self._insert("notes", 2, enumerate(trust.notes))
 
     def _write_circumstances(self, session: Session) -> None:

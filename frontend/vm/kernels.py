@@ -11,13 +11,16 @@ from kleak.errors import UnsupportedError, UsageError
 DEV_RELEASE = "-kleak-dev"
 """How the release of the kernel of `make dev-kernel` ends (CONFIG_LOCALVERSION)."""
 
+BUILDER = "builder"
+"""Beside a kernel of another suite: the root directory with the compiler for its modules."""
+
 
 def find_kernel(name: str | None = None) -> Path:
     """Return the image to boot for ``name``: an image, a release, or a series such as "6.12".
 
     Releases and series are looked up in the kernel cache, then in /boot; "dev" is what `make
-    dev-kernel` built. Without a name it is the newest of the cache but for that one, whose
-    debugging makes it slow, or the newest of /boot.
+    dev-kernel` built. Without a name it is the newest of the cache that this machine's compiler
+    builds modules for, but for that one, whose debugging makes it slow; or the newest of /boot.
 
     Raises:
         UsageError: nothing of that name, or it is no kernel image.
@@ -26,7 +29,12 @@ def find_kernel(name: str | None = None) -> Path:
     cached = sorted(kernel_cache().glob("[!.]*/boot/vmlinuz-*"))
     installed = sorted(Path("/boot").glob("vmlinuz-*"))
     if name is None:
-        usual = [image for image in cached if not release_of(image).endswith(DEV_RELEASE)]
+        usual = [
+            image
+            for image in cached
+            if not release_of(image).endswith(DEV_RELEASE)
+            and not (image.parent.parent / BUILDER).exists()
+        ]
         for images in (usual, installed):
             if images:
                 return max(images, key=lambda image: _release_key(release_of(image))).resolve()

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from kleak.model.session import Frame, Tally
 from kleak.render.escape import printable
-from kleak.render.table import counted
 from kleak.units import size
 from kleak.watch.readings import Refresh, Row, Since, name_of, parse_filter, sort
 from kleak.watch.view import ORDER_KEYS, View
+from kleak.wording import counted, either, plural
 
 HEADER = f"{'BYTES':>6} {'CHANGE':>8} {'COUNT':>7} {'CHANGE':>7} {'RATE/s':>7}  AGE ALLOCATOR  SITE"
 KEYS = "? help  q quit  space freeze  m mark  s save  / filter"
@@ -75,7 +75,7 @@ def block(refresh: Refresh, view: View, title: str, width: int, most: int) -> li
     ]
     more = len(rows) - most
     if more > 0:
-        lines.append(f"... {more} more site{'' if more == 1 else 's'}")
+        lines.append(f"... {plural(more, 'more site')}")
     return [_cut(line, width) for line in lines]
 
 
@@ -91,7 +91,7 @@ def _head(refresh: Refresh, title: str, *, frozen: bool) -> list[str]:
     return [
         f"{state}kleak watch: {title}",
         f"since {began}, {clock(refresh.watched_s)}: {_tally(refresh.total)} at "
-        f"{sites} {'site' if sites == 1 else 'sites'}",
+        f"{plural(sites, 'site')}",
         change,
         trust_line(refresh),
     ]
@@ -151,7 +151,7 @@ def _compact(size_bytes: int, *, sign: str = "") -> str:
 def _tally(tally: Tally, *, sign: str = "") -> str:
     held = size(tally.size_bytes)
     plus = "+" if sign and tally.size_bytes >= 0 else ""
-    return f"{tally.count:{sign}} object{'' if abs(tally.count) == 1 else 's'}, {plus}{held}"
+    return f"{tally.count:{sign}} {either(tally.count, 'object', 'objects')}, {plus}{held}"
 
 
 def duration(seconds: float) -> str:

@@ -74,6 +74,18 @@ def test_offsets_and_sizes_are_the_compilers(compiled):
         assert (member.offset, member.size_bytes) == (int(offset), int(size)), path
 
 
+def test_a_place_is_named_by_the_members_that_lead_there(compiled):
+    btf, said = compiled
+    for path, offset, _ in said:
+        if path not in ("in", "many", "name", "c", "d"):
+            assert btf.path_at("outer", int(offset)).split(".")[0] == path.split(".")[0]
+    at = btf.member_offset("outer", "many") + 3 * btf.struct_size("inner")
+    assert btf.path_at("outer", at + btf.member_offset("inner", "y")) == "many[3].y"
+    assert btf.path_at("outer", btf.member_offset("outer", "in.y")) == "in.y"
+    assert btf.path_at("outer", btf.struct_size("outer")) is None
+    assert btf.path_at("nothing", 0) is None
+
+
 def test_arrays_bit_fields_enumerators_functions(compiled):
     btf, _ = compiled
     assert btf.member("outer", "many").count == 7

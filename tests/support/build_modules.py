@@ -10,6 +10,8 @@ As a script it builds the units that it is given and prints the modules' paths:
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kleak.errors import KleakError
-from kleak.vm.kernels import find_kernel, release_of
+from kleak.vm.kernels import BUILDER, find_kernel, release_of
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / "build" / "modules"
@@ -52,14 +54,15 @@ def build_unit(unit: Path, kernel: Path) -> list[Path]:
         shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(unit, work, dirs_exist_ok=True, copy_function=_copy_if_changed)
     built_for.write_text(identity)
+    make = [
+        "make",
+        f"--directory={headers}",
+        f"M={work}",
+        f"KCFLAGS=-std=gnu11 -g -fdebug-prefix-map={work}={unit}",
+        "modules",
+    ]
     made = subprocess.run(
-        [
-            "make",
-            f"--directory={headers}",
-            f"M={work}",
-            f"KCFLAGS=-g -fdebug-prefix-map={work}={unit}",
-            "modules",
-        ],
+        _in_builder(kernel.parent.parent, work, make),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -70,6 +73,28 @@ def build_unit(unit: Path, kernel: Path) -> list[Path]:
     if made.returncode != 0 or not modules:
         raise BuildError(f"{unit} does not build for {release}:\n{made.stdout}")
     return modules
+
+
+def _in_builder(tree: Path, work: Path, command: list[str]) -> list[str]:
+    """Return ``command`` as it runs in the root directory with the compiler that the kernel at
+    ``tree`` was built with, where .ci/suite-kernel made one; this machine's has to do elsewhere.
+    """
+    builder = tree / BUILDER
+    if not builder.is_dir():
+        return command
+    root = builder.resolve()
+    mounts = [(Path("/proc"), root / "proc"), (Path("/dev"), root / "dev")]
+    for directory in (tree.resolve(), work.resolve()):
+        inside = root / directory.relative_to("/")
+        inside.mkdir(parents=True, exist_ok=True)
+        mounts.append((directory, inside))
+    script = "".join(
+        f"mount --rbind {shlex.quote(str(outside))} {shlex.quote(str(inside))} && "
+        for outside, inside in mounts
+    )
+    script += f"exec chroot {shlex.quote(str(root))} {shlex.join(command)}"
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", *user, "--mount", "sh", "-c", script]
 
 
 def build_all(kernel: Path) -> dict[str, Path]:

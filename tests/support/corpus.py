@@ -81,6 +81,7 @@ LEAKS: tuple[Case, ...] = (
     _leak("krealloc_in_place", "leak_krealloc_in_place", "kmalloc", 3, 64),
     _leak("krealloc_moved", "leak_krealloc_moved", "kmalloc", 3, 512),
     _leak("kvmalloc_slab", "leak_kvmalloc_slab", "kmalloc", 2, 4096),
+    _leak("kmalloc_nolock", "leak_kmalloc_nolock", "kmalloc", 5, 512),
     _leak("mempool", "leak_mempool", "kmalloc", 7, 256),
     _leak("kstrdup", "leak_kstrdup", "kmalloc", 3, 32),
     _leak("kasprintf", "leak_kasprintf", "kmalloc", 7, 16),
@@ -143,6 +144,8 @@ LEAKS: tuple[Case, ...] = (
 INNOCENTS: tuple[Case, ...] = (
     Case("innocent_kfree_rcu"),
     Case("innocent_headless_kfree_rcu"),
+    Case("innocent_nolock"),
+    Case("innocent_kfree_rcu_nolock"),
     Case("innocent_call_rcu"),
     Case("innocent_bulk"),
     Case("innocent_cache"),

@@ -30,6 +30,7 @@ from kleak.model.session import (
     Trust,
     VmallocRegion,
 )
+from kleak.model.witnesses import USED, absent, refused
 from kleak.render.renderer import Capture, Material
 from kleak.store.reader import read_session
 from tests.support.paths import TESTS
@@ -57,7 +58,7 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
     )
     top = 0xFFFFFFFFFFFFFFFF
     return Session(
-        Kernel("6.12.1", "x86_64", "00ff"),
+        Kernel("6.12.1", "x86_64", "00ff", 16384),
         Target("module", "leaky", "/lib/leaky.ko", ("a=1", "b=x y"), "1.0", "abcd"),
         tuple(
             Cycle(
@@ -95,7 +96,7 @@ def everything(*, cycles: int = 2, finished: bool = True) -> Session:
             {"b": 2},
             {"frees": 3},
             {"kfree": "fentry"},
-            {"growth": "used", "x": "absent: é"},
+            {"growth": USED, "x": refused("é")},
             ("one", "two"),
         ),
         (VmallocRegion(0xFFFFC90000000000, 8192, None, "VM_ALLOC", "f+0x1/0x2"),),
@@ -131,7 +132,9 @@ def hostile() -> Session:
     return replace(
         made,
         kernel=Kernel(bad, bad, bad),
-        trust=Trust({bad: 3}, {bad: 1}, {bad: 1}, {bad: bad}, {bad: bad, "growth": "used"}, (bad,)),
+        trust=Trust(
+            {bad: 3}, {bad: 1}, {bad: 1}, {bad: bad}, {bad: absent(bad), "growth": USED}, (bad,)
+        ),
         circumstances=replace(
             everything().circumstances,
             kleak_version=bad,

@@ -14,6 +14,7 @@ from kleak.frames.scope import in_scope
 from kleak.frames.stacks import split_allocator
 from kleak.model.session import Session, Target, TracedSite
 from kleak.parsers import kmsg
+from kleak.wording import either
 
 NAME = "kernel log"
 TAGS = "allocation tags"
@@ -83,7 +84,7 @@ def judge_caches(site: TracedSite, session: Session) -> Finding | None:
     if not objects or objects != _objects_of(session).get(size):
         return None
     names = sorted({line.cache for line in caches})
-    one = "a cache that was" if len(names) == 1 else "caches that were"
+    one = either(len(names), "a cache that was", "caches that were")
     says = f"the kernel log counts {objects} objects left in {', '.join(names)}, {one} destroyed"
     return Finding(NAME, Fact.CACHE_LEFT, says)
 

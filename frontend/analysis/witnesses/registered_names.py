@@ -16,6 +16,7 @@ from kleak.frames.names import base_name
 from kleak.frames.scope import in_scope
 from kleak.frames.stacks import split_allocator
 from kleak.model.session import Frame, Session, TracedSite
+from kleak.wording import either
 
 NAME = "registered names"
 SHOWN_NAMES = 2
@@ -91,7 +92,7 @@ def _made_devices(session: Session) -> bool:
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    verb = "is" if len(names) == 1 else "are"
+    verb = either(len(names), "is", "are")
     shown = ", ".join(names[:SHOWN_NAMES])
     return f"{shown}{more}, new since the start, {verb}"
 

@@ -28,8 +28,13 @@ def add_slab(btf: Btf, plan: Plan) -> None:
     """slab.c: kmalloc, slab caches, and their frees."""
     constants = plan.constants
     for name in ("kfree", "kmem_cache_free"):
-        constants.update(arguments(btf, name, _FREE))
-        plan.events.append(Event(name, (tracepoint(name, f"on_{name}_1", f"on_{name}_2"),)))
+        constants.update(arguments(btf, name, _FREE, optional=("s",)))
+        ways: tuple[Hook, ...] = (tracepoint(name, f"on_{name}_1", f"on_{name}_2"),)
+        # Up to v5.18 the event of kmem_cache_free() comes late; it has told the cache since v6.1.
+        if name == "kmem_cache_free" and "ARG_KMEM_CACHE_FREE_S" not in constants:
+            constants["FREE_EVENT_MAY_BE_LATE"] = 1
+            ways = (*traced_function(btf, Attachment.FENTRY, (name,), copies=2), *ways)
+        plan.events.append(Event(name, ways))
     for name in ("kmalloc", "kmalloc_node", "kmem_cache_alloc_node"):
         constants.update(arguments(btf, name, _KMALLOC))
     # Slab cache events tell sizes, or the cache that knows them, or (v6.0) both.
@@ -46,7 +51,7 @@ def add_slab(btf: Btf, plan: Plan) -> None:
     bit = btf.enumerator("_SLAB_RECLAIM_ACCOUNT")
     constants["SLAB_RECLAIM_ACCOUNT_BIT"] = 0x00020000 if bit is None else 1 << bit
     for name in ("kmalloc", "kmem_cache_alloc"):
-        ways: tuple[Hook, ...] = (tracepoint(name, f"on_{name}_1", f"on_{name}_2"),)
+        ways = (tracepoint(name, f"on_{name}_1", f"on_{name}_2"),)
         if f"ARG_{name}_s".upper() in constants:
             typed = typed_tracepoint(btf, name, f"on_typed_{name}_1", f"on_typed_{name}_2")
             constants[f"HAS_TYPED_{name}".upper()] = len(typed)
@@ -72,6 +77,22 @@ def add_slab_bulk(btf: Btf, plan: Plan) -> None:
     )
 
 
+def add_slab_nolock(btf: Btf, plan: Plan) -> None:
+    """slab_nolock.c: what is allocated in any context, without a lock, and with no event."""
+    allocated = traced_function(
+        btf, Attachment.FEXIT, ("kmalloc_nolock_noprof", "_kmalloc_nolock_noprof")
+    )
+    if not allocated:
+        return
+    plan.constants["HAS_KMALLOC_NOLOCK"] = 1
+    without = "objects of kmalloc_nolock() cannot be seen here"
+    freed = traced_function(btf, Attachment.FENTRY, ("kfree_nolock",), copies=2)
+    plan.events += [
+        Event("kfree_nolock", freed, without),
+        Event("kmalloc_nolock", allocated, without),
+    ]
+
+
 def add_krealloc(btf: Btf, plan: Plan) -> None:
     """krealloc.c: what changes its size and stays."""
     ways = traced_function(
@@ -89,12 +110,18 @@ def add_krealloc(btf: Btf, plan: Plan) -> None:
 
 def add_rcu(btf: Btf, plan: Plan) -> None:
     """rcu.c: kfree_rcu() and its relatives."""
-    name = "kvfree_call_rcu"
+    name, nolock = "kvfree_call_rcu", "kfree_call_rcu_nolock"
+    probe = "probe_kvfree_call_rcu"
     ways = traced_function(btf, Attachment.FENTRY, (name,), copies=2)
     if btf.has_function(name):
-        ways += (Hook(Attachment.KPROBE, name, (f"probe_{name}",)),)
+        ways += (Hook(Attachment.KPROBE, name, (probe,)),)
     without = "memory given to kfree_rcu() has no free event here and may look outstanding"
     plan.events.append(Event(name, ways, without))
+    if btf.has_function(nolock):
+        plan.constants["HAS_KFREE_CALL_RCU_NOLOCK"] = 1
+        ways = traced_function(btf, Attachment.FENTRY, (nolock,), copies=2)
+        ways += (Hook(Attachment.KPROBE, nolock, (probe,)),)
+        plan.events.append(Event(nolock, ways, without))
 
 
 def add_skb(btf: Btf, plan: Plan) -> None:
@@ -205,6 +232,7 @@ def add_dma_pool(btf: Btf, plan: Plan) -> None:
 ALLOCATORS: tuple[Callable[[Btf, Plan], None], ...] = (
     add_slab,
     add_slab_bulk,
+    add_slab_nolock,
     add_krealloc,
     add_rcu,
     add_skb,

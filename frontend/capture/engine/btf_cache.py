@@ -52,6 +52,11 @@ class RememberedBtf(Btf):
         fields = self._ask("member", name, path)
         return None if fields is None else Member(*fields)
 
+    def path_at(self, name: str, offset: int) -> str | None:
+        """See Btf."""
+        path: str | None = self._ask("path_at", name, offset)
+        return path
+
     def enumerator(self, name: str) -> int | None:
         """See Btf."""
         number: int | None = self._ask("enumerator", name)
@@ -76,8 +81,13 @@ class RememberedBtf(Btf):
         names = self._ask("function_parameters", name)
         return None if names is None else tuple(names)
 
-    def _ask(self, question: str, *names: str) -> Any:
-        key = " ".join((question, *names))
+    def function_result_bytes(self, name: str) -> int | None:
+        """See Btf."""
+        number: int | None = self._ask("function_result_bytes", name)
+        return number
+
+    def _ask(self, question: str, *names: str | int) -> Any:
+        key = " ".join(map(str, (question, *names)))
         if key not in self._answers:
             if self._btf is None:
                 self._btf = self._read()

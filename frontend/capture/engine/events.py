@@ -14,7 +14,7 @@ from pathlib import Path
 from kleak.capture.engine.allocators import ALLOCATORS
 from kleak.capture.engine.bpf_maps import possible_cpus
 from kleak.capture.engine.btf_cache import RememberedBtf
-from kleak.capture.engine.hooks import Event, Plan, arguments, offset, tracepoint
+from kleak.capture.engine.hooks import Attachment, Event, Plan, arguments, offset, tracepoint
 from kleak.capture.engine.page_events import add_pages
 from kleak.capture.engine.sampling import CLOCK_MONOTONIC_COARSE
 from kleak.capture.machine.kernel_state import read_kernel
@@ -79,6 +79,7 @@ def make_plan(btf: Btf, table: KernelTable, *, modules: bool, processes: bool = 
     for add in ALLOCATORS:
         add(btf, plan)
     add_pages(btf, table, plan)
+    plan.constants.update(_results(btf, plan))
     if modules:
         for event in ("module_load", "module_free"):
             plan.constants.update(arguments(btf, event, ("mod",)))
@@ -157,6 +158,22 @@ def _probe_words(btf: Btf) -> dict[str, int]:
             strict=True,
         )
     )
+
+
+def _results(btf: Btf, plan: Plan) -> dict[str, int]:
+    """Where fexit finds the results of the functions that it hooks, and how wide they are."""
+    # The helpers came with commit f92c1e183604 ("bpf: Add get_func_[arg|ret|arg_cnt] helpers"),
+    # v5.17.
+    constants = {"HAS_GET_FUNC_ARG": int(btf.enumerator("BPF_FUNC_get_func_arg") is not None)}
+    for hook in (hook for event in plan.events for hook in event.ways):
+        if hook.attachment is not Attachment.FEXIT:
+            continue
+        parameters = btf.function_parameters(hook.target)
+        result = btf.function_result_bytes(hook.target)
+        if parameters is not None and result is not None:
+            constants[f"PARAMETERS_{hook.target}"] = len(parameters)
+            constants[f"RESULT_BYTES_{hook.target}"] = result
+    return constants
 
 
 def _stack_size(btf: Btf) -> dict[str, int]:

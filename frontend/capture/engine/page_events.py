@@ -65,8 +65,22 @@ def add_pages(btf: Btf, table: KernelTable, plan: Plan) -> None:
             without,
         ),
     ]
+    # The page cache tells of what it took: by its folio, in older kernels by its page.
+    name = "mm_filemap_add_to_page_cache"
+    parameters = btf.function_parameters(f"__traceiter_{name}")
+    if parameters is not None and len(parameters) > 1:
+        constants["ARGUMENT_ADDED_TO_PAGE_CACHE"] = 0
+        plan.events.append(
+            Event(
+                name,
+                (tracepoint(name, "on_added_to_page_cache"),),
+                "pages of the page cache may look outstanding",
+            )
+        )
     bulk = traced_function(btf, Attachment.FEXIT, ("alloc_pages_bulk_noprof", "__alloc_pages_bulk"))
-    parameters = btf.function_parameters(bulk[0].target) if bulk else None
+    if not bulk:  # exported where it exists: up to v5.12 there is none, and nothing to miss
+        return
+    parameters = btf.function_parameters(bulk[0].target)
     if parameters is None or "page_array" not in parameters:
         bulk = ()
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from kleak.capture.machine.settings import real_addresses
 from kleak.errors import UnsupportedError
 from kleak.model.session import Kernel, VmallocRegion
+from kleak.model.witnesses import USED, WitnessState, absent, refused
 from kleak.parsers import vmallocinfo
 from kleak.parsers.code_location import AddressKind
 from kleak.parsers.elf_notes import parse_build_id
@@ -27,7 +28,7 @@ def read_kernel() -> Kernel:
     """Return which kernel is running."""
     name = os.uname()
     build_id = parse_build_id(_NOTES.read_bytes()) if _NOTES.exists() else None
-    return Kernel(name.release, name.machine, build_id)
+    return Kernel(name.release, name.machine, build_id, os.sysconf("SC_PAGESIZE"))
 
 
 def loaded_modules() -> dict[str, LoadedModule]:
@@ -53,11 +54,11 @@ def read_kernel_table() -> KernelTable:
 @dataclass(frozen=True, slots=True)
 class VmallocReport:
     """What /proc/vmallocinfo said. ``regions`` is None where it gave no real addresses, or could
-    not be read; ``state`` is then why, else "used". ``text`` is None where it could not be read.
+    not be read; ``state`` is then why. ``text`` is None where it could not be read.
     """
 
     regions: tuple[VmallocRegion, ...] | None
-    state: str
+    state: WitnessState
     text: str | None
 
 
@@ -67,11 +68,11 @@ def read_vmalloc_regions() -> VmallocReport:
         with real_addresses():
             report = _VMALLOCINFO.read_bytes()
     except OSError as error:
-        return VmallocReport(None, f"{_VMALLOCINFO}: {error.strerror}", None)
+        return VmallocReport(None, absent(f"{_VMALLOCINFO}: {error.strerror}"), None)
     text = report.decode(errors="replace")
     regions = list(vmallocinfo.stream(BytesIO(report), errors="collect", problems=[]))
     if any(region.address_kind is not AddressKind.REAL for region in regions):
-        why = f"{_VMALLOCINFO} gives no real addresses here (lockdown, or no CAP_SYSLOG)"
+        why = refused(f"{_VMALLOCINFO} gives no real addresses here (lockdown, or no CAP_SYSLOG)")
         return VmallocReport(None, why, text)
     return VmallocReport(
         tuple(
@@ -85,7 +86,7 @@ def read_vmalloc_regions() -> VmallocReport:
             for region in regions
             if region.start is not None
         ),
-        "used",
+        USED,
         text,
     )
 

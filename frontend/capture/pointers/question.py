@@ -28,6 +28,7 @@ from kleak.capture.pointers.slabs import Slabs
 from kleak.capture.pointers.symbols import DataSymbols
 from kleak.capture.pointers.tasks import Tasks
 from kleak.errors import UnsupportedError
+from kleak.model.witnesses import USED, WitnessState, absent, not_asked, refused
 from kleak.parsers.btf import AmbiguousTypeError
 from kleak.parsers.errors import ParseError
 from kleak.progress import Progress
@@ -64,14 +65,14 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class PointerResult:
-    """``state`` is "used", or why nothing is known. ``said`` is by the address in the ledger."""
+    """``state``: whether memory was searched. ``said`` is by the address in the ledger."""
 
-    state: str
+    state: WitnessState
     said: Mapping[int, Said] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-NOT_SEARCHED = PointerResult("absent: memory is searched at the end of a session only")
+NOT_SEARCHED = PointerResult(not_asked("memory is searched at the end of a session only"))
 
 
 class PointerSearch:
@@ -80,7 +81,8 @@ class PointerSearch:
     def __init__(self, seconds: float, headers: str | None) -> None:
         """Search for ``seconds`` at most; with 0 not at all. ``headers`` names a header tree."""
         self._seconds, self._headers = seconds, headers
-        self.result = PointerResult("absent: --no-pointers") if seconds == 0 else NOT_SEARCHED
+        off = PointerResult(not_asked("--no-pointers"))
+        self.result = off if seconds == 0 else NOT_SEARCHED
 
     def ask(self, tracer: Tracer, progress: Progress) -> None:
         """Search, and keep what was found in ``result``. Ctrl-C raises KeyboardInterrupt."""
@@ -92,10 +94,9 @@ class PointerSearch:
             with _gives_way(), ScanPrograms(find_headers(self._headers)) as programs:
                 self.result = _Question(tracer, programs, began + self._seconds, progress).ask()
         except GaveUpError as error:
-            text = f"{error} ({self._seconds:g} s; --pointer-seconds)"
-            self.result = PointerResult(f"absent: {text}")
+            self.result = PointerResult(refused(str(error)))
         except (UnsupportedError, OSError, AmbiguousTypeError, ParseError) as error:
-            self.result = PointerResult(f"absent: {error}")
+            self.result = PointerResult(absent(str(error)))
 
 
 @contextmanager
@@ -135,7 +136,7 @@ class _Question:
         wanted = [one for entry in entries if (one := self._wanted(entry)) is not None]
         wanted = _small_enough(wanted, self._layout.page_bytes)
         if not wanted:
-            return PointerResult("used")
+            return PointerResult(USED)
         with PageFlags(self._layout.memory) as flags:
             search = Search(self._programs, self._layout, flags, self._until, self._say)
             answers = [self._search(search, flags, wanted) for _ in range(_SEARCHES)]
@@ -149,7 +150,7 @@ class _Question:
         notes: tuple[str, ...] = ()
         if search.unreadable_bytes:
             notes = (f"pointers: {search.unreadable_bytes} bytes of memory could not be read",)
-        return PointerResult("used", said, notes)
+        return PointerResult(USED, said, notes)
 
     def _say(self, scanned_bytes: int) -> None:
         self._progress.say(
@@ -297,8 +298,7 @@ def _is_there(one: WantedObject, machine: Machine) -> bool:
     if machine.flags.kind(frame) == SLAB:
         found = machine.slabs.object_at(one.address, frame)
         return found is not None and found.free is False and found.inside == 0
-    if one.family in IN_SLABS and one.size_bytes <= LARGEST_IN_SLAB_PAGES * machine.layout.page_bytes:
+    largest = LARGEST_IN_SLAB_PAGES * machine.layout.page_bytes
+    if one.family in IN_SLABS and one.size_bytes <= largest:
         return False  # the slab is gone, and others have its pages
     return machine.flags.owner(frame) is None and machine.free_pages.is_free(frame) is False
-
-

@@ -80,7 +80,7 @@ class Search:
             self.scanned_bytes += (run.end - run.first) * self._layout.page_bytes
             self._progress(self.scanned_bytes)
             if time.monotonic() > self._until:
-                raise GaveUpError("its time was over")
+                raise GaveUpError("its time was over (--pointer-seconds)")
             if len(found) > _MOST_HITS:
                 raise GaveUpError(f"more than {_MOST_HITS} pointers lead to what is outstanding")
         self.unreadable_bytes += self._programs.unreadable_blocks * BLOCK_BYTES

@@ -6,6 +6,8 @@ import errno
 import os
 from types import TracebackType
 
+from kleak.model.witnesses import USED, WitnessState, absent, incomplete
+
 KMSG = "/dev/kmsg"
 # A record is at most PRINTKRB_RECORD_MAX of kernel/printk/printk.c (1024) and its properties.
 _RECORD_BYTES = 8192
@@ -47,17 +49,17 @@ class KernelLog:
             self._fd = None
 
     @property
-    def state(self) -> str:
-        """What a report says of this witness: "used", or why it was not, or not wholly."""
+    def state(self) -> WitnessState:
+        """What a report says of this witness."""
         if self._fd is None:
-            return f"absent: {self._refused}"
+            return absent(str(self._refused))
         if self._broken is not None:
-            return f"incomplete: {self._broken}"
+            return incomplete(self._broken)
         if self._overwritten:
-            return "incomplete: the kernel overwrote records before they were read"
+            return incomplete("the kernel overwrote records before they were read")
         if self._left_out:
-            return f"incomplete: {self._left_out} records beyond {MOST_BYTES >> 20} MB left out"
-        return "used"
+            return incomplete(f"{self._left_out} records beyond {MOST_BYTES >> 20} MB left out")
+        return USED
 
     def read(self) -> str | None:
         """Return all records since the start, as the file has them; None without the file."""

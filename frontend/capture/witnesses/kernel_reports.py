@@ -21,6 +21,7 @@ from kleak.capture.witnesses.kernel_log import KernelLog
 from kleak.capture.witnesses.registered_names import list_names
 from kleak.model.doctor import State
 from kleak.model.session import Answer
+from kleak.model.witnesses import USED, absent, not_asked
 
 _ALLOCINFO = Path("/proc/allocinfo")
 _SLABINFO = Path("/proc/slabinfo")
@@ -71,7 +72,7 @@ _ASKED_TWICE: dict[str, Callable[[], _Reply]] = {
     "slabinfo": _read_slabinfo,
     "registered names": _read_names,
 }
-_NOT_ASKED = "absent: not asked before and after"
+_NOT_ASKED = not_asked("nothing to compare: not before and after")
 
 
 class KernelReports:
@@ -140,8 +141,8 @@ class KernelReports:
             if there:
                 reply = _Reply(None, f"{', '.join(sorted(there))} was loaded {when} the cycles")
             if reply.text is None:
-                self.states[witness] = f"absent: {reply.why}"
+                self.states[witness] = absent(reply.why)
             else:
-                self.states[witness] = "used"
+                self.states[witness] = USED
                 answers[witness] = Answer(witness, time.monotonic_ns(), reply.text)
         return answers

@@ -28,6 +28,7 @@ from kleak.capture.engine.tracer import Tracer
 from kleak.capture.machine.probes import examine_kmemleak
 from kleak.capture.machine.settings import held_setting
 from kleak.capture.witnesses.gone_modules import GoneModules
+from kleak.model.witnesses import USED, WitnessState, absent, not_asked
 from kleak.parsers import kmemleak
 from kleak.parsers.kmemleak import ObjectState, UnreferencedObject
 from kleak.progress import Progress
@@ -53,20 +54,20 @@ _LOOKED_UP = frozenset({"kmalloc", "kmem_cache", "reclaimable_cache", "vmap_area
 class KmemleakResult:
     """What kmemleak said of the objects that were outstanding.
 
-    ``state`` is "used", or why it was not asked. ``unreferenced`` are the objects of this session
+    ``state``: whether it was asked, or why not. ``unreferenced`` are the objects of this session
     that no scan found a pointer to, by address. ``asked`` are some of the others and what
     kmemleak knows of them, None where it knows no such object. ``own`` are those of them that the
     data of a gone module leads to. ``text`` is its report.
     """
 
-    state: str
+    state: WitnessState
     unreferenced: Mapping[int, UnreferencedObject] = field(default_factory=dict)
     asked: Mapping[int, ObjectState | None] = field(default_factory=dict)
     own: frozenset[int] = frozenset()
     text: str | None = None
 
 
-NOT_ASKED = KmemleakResult("absent: it is asked at the end of a session only")
+NOT_ASKED = KmemleakResult(not_asked("it is asked at the end of a session only"))
 
 
 class Kmemleak:
@@ -77,14 +78,14 @@ class Kmemleak:
         self._way_back = ExitStack()
         self._since = 0
         self._gone: GoneModules | None = None
-        self._result: KmemleakResult | None = KmemleakResult("absent: --no-kmemleak")
+        self._result: KmemleakResult | None = KmemleakResult(not_asked("--no-kmemleak"))
         self._usable = wanted
 
     @property
     def result(self) -> KmemleakResult:
         """What it said, or why it said nothing: looked for only now, for that takes a while."""
         if self._result is None:
-            self._result = KmemleakResult(f"absent: {examine_kmemleak().found}")
+            self._result = KmemleakResult(absent(examine_kmemleak().found))
         return self._result
 
     def __enter__(self) -> Kmemleak:
@@ -94,7 +95,7 @@ class Kmemleak:
             self._result = None
         elif self._usable and (why := self._take_over()) is not None:
             self._usable = False
-            self._result = KmemleakResult(f"absent: {why}")
+            self._result = KmemleakResult(absent(why))
         return self
 
     def __exit__(
@@ -124,7 +125,7 @@ class Kmemleak:
         if since is None:
             return f"{_TIMER_LIST} does not tell the time of its records"
         self._since, self._gone = since, GoneModules()
-        self._result = KmemleakResult("absent: the session ended before it was asked")
+        self._result = KmemleakResult(not_asked("the session ended before it was asked"))
         return None
 
     def ask(
@@ -157,9 +158,9 @@ class Kmemleak:
             progress.say("kmemleak: asking for what it did not report")
             asked = _look_up(tracer.outstanding(), found)
             own = self._gone.reached(tracer.outstanding()) & asked.keys()
-            self._result = KmemleakResult("used", found, asked, own, text)
+            self._result = KmemleakResult(USED, found, asked, own, text)
         except OSError as error:
-            self._result = KmemleakResult(f"absent: it stopped working ({error.strerror})")
+            self._result = KmemleakResult(absent(f"it stopped working ({error.strerror})"))
 
     def _scan_and_read(self, progress: Progress, what: str) -> str:
         _scan(progress, what)

@@ -16,6 +16,7 @@ from kleak.capture.machine.settings import setting_changes
 from kleak.capture.machine.settle import push_deferred_frees
 from kleak.capture.witnesses.kernel_reports import KernelReports
 from kleak.model.session import Answer, Circumstances, MemorySample, Session, Tally, TracedSite
+from kleak.model.witnesses import WitnessState, absent
 from kleak.parsers.elf_notes import parse_build_id
 
 _MEMINFO = Path("/proc/meminfo")
@@ -101,11 +102,11 @@ class Observer:
         self._reports.__exit__(kind, error, trace)
 
     @property
-    def witnesses(self) -> dict[str, str]:
+    def witnesses(self) -> dict[str, WitnessState]:
         """What came of asking each witness, as the last describe() found it."""
         found = dict(self._reports.states)
         if not any(sample.when == "settled" for sample in self._samples):
-            found["meminfo"] = "absent: not read at a quiet moment after each cycle"
+            found["meminfo"] = absent("not read at a quiet moment after each cycle")
         return found
 
     def follow_log(self) -> None:

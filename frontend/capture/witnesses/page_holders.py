@@ -11,6 +11,7 @@ from pathlib import Path
 from kleak.capture.machine.probes import examine_page_owner
 from kleak.model.doctor import State
 from kleak.model.session import HELD_BY_ANOTHER, HELD_BY_ITS_TASK
+from kleak.model.witnesses import USED, WitnessState, absent, not_asked, refused
 from kleak.parsers import page_owner
 
 KPAGEFLAGS = Path("/proc/kpageflags")
@@ -58,16 +59,16 @@ class PageHolders:
         self._fd = self._owners = None
 
     @property
-    def owner_state(self) -> str:
-        """What a report says of page_owner: "used", or why it was not."""
+    def owner_state(self) -> WitnessState:
+        """What a report says of page_owner."""
         if self._owners is not None:
-            return "used"
+            return USED
         found = examine_page_owner()
         if found.state is not State.YES:
-            return f"absent: {found.found}"
+            return absent(found.found)
         if self._direct_map is None:
-            return "absent: no page was seen that it could be asked for"
-        return "absent: refused"
+            return not_asked("no page was seen that it could be asked for")
+        return refused("it could not be opened")
 
     def holder(self, address: int, tgid: int) -> str | None:
         """Return who holds the page at ``address``, which ``tgid`` allocated; None if unknown."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kleak.capture.machine.kernel_memory import KCORE, KernelMemory, kernel_memory, words
 from kleak.model.session import TracedSite
+from kleak.model.witnesses import USED, WitnessState, refused
 
 OBJECTS_OF_A_SITE = 128
 BYTES_OF_AN_OBJECT = 4096
@@ -27,13 +28,13 @@ _WORD_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class PointersRead:
-    """What was found. ``state`` is "used", or why nothing could be read: then ``text`` is None.
+    """What was found. ``state`` may say why nothing could be read: then ``text`` is None.
 
     ``text`` has a line for each pointer: the address of the object that holds it, the offset in
     that object, and the address of the object that it points to.
     """
 
-    state: str
+    state: WitnessState
     text: str | None = None
 
 
@@ -44,9 +45,9 @@ def read_pointers(sites: Sequence[TracedSite], path: Path = KCORE) -> PointersRe
     """
     try:
         with kernel_memory(path) as memory:
-            return PointersRead("used", _search(memory, sites))
+            return PointersRead(USED, _search(memory, sites))
     except OSError as error:
-        return PointersRead(f"absent: {path}: {error.strerror}")
+        return PointersRead(refused(f"{path}: {error.strerror}"))
 
 
 def _search(memory: KernelMemory, sites: Sequence[TracedSite]) -> str:

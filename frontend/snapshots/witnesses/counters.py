@@ -23,7 +23,6 @@ ALLOCINFO = "allocinfo"
 PAGE_OWNER = "page_owner"
 ALLOC_TRACES = "alloc_traces"
 
-_PAGE_BYTES = 4096
 _Frames = tuple[Frame, ...]
 _NOTHING = Tally()
 
@@ -56,7 +55,7 @@ def judge_page_owner(snapshots: Sequence[Snapshot], places: Places) -> list[Susp
                 frames = places.frames(stack.frames)
                 before = tallies[frames]
                 tallies[frames] = Tally(
-                    before.count + stack.pages, before.size_bytes + stack.pages * _PAGE_BYTES
+                    before.count + stack.pages, before.size_bytes + stack.pages * shot.page_bytes
                 )
             reports.append(tallies)
     return _judge(PAGE_OWNER, reports, places, "pages", lambda frames: "page")
@@ -90,6 +89,30 @@ def judge_alloc_traces(snapshots: Sequence[Snapshot], places: Places) -> list[Su
             unknown = Finding(ALLOC_TRACES, Fact.UNKNOWN_SIZE, says)
             found = [replace(one, findings=(*one.findings, unknown)) for one in found]
         suspects += found
+    return suspects
+
+
+def judge_counted_stacks(snapshots: Sequence[Snapshot], places: Places) -> list[Suspect]:
+    """A suspect for each stack of memleak or bpftrace that holds more at the end than before."""
+    tools = sorted({tool for shot in snapshots for tool in shot.counted_stacks})
+    suspects = []
+    for tool in tools:
+        reports = []
+        for shot in snapshots:
+            report = shot.counted_stacks.get(tool)
+            if report is None:
+                continue
+            tallies: dict[_Frames, Tally] = defaultdict(Tally)
+            for stack in report.stacks:
+                if stack.frames:
+                    frames = places.frames(stack.frames)
+                    before = tallies[frames]
+                    tallies[frames] = Tally(
+                        before.count + (stack.count or 0),
+                        before.size_bytes + (stack.size_bytes or 0),
+                    )
+            reports.append(tallies)
+        suspects += _judge(tool, reports, places, "allocations", lambda frames: "allocation")
     return suspects
 
 

@@ -14,6 +14,7 @@ from kleak.snapshots.owner import judge_owner
 from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
 from kleak.snapshots.suspects import Suspect
+from kleak.wording import plural
 
 WITNESS = "kmemleak"
 
@@ -54,8 +55,8 @@ def set_aside(snapshots: Sequence[Snapshot]) -> str | None:
     gone = set[_Key]().union(*reports[:-1]) - reports[-1]
     if not gone:
         return None
-    noun = "object was" if len(gone) == 1 else "objects were"
-    return f"kmemleak: {len(gone)} {noun} gone at a later scan and set aside as transient"
+    were = plural(len(gone), "object was", "objects were")
+    return f"kmemleak: {were} gone at a later scan and set aside as transient"
 
 
 def _key(item: UnreferencedObject) -> _Key:

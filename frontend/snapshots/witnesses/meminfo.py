@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kleak.analysis.trend import MIN_SNAPSHOTS, Trend, estimate
-from kleak.parsers.meminfo import Meminfo
+from kleak.model.session import Tally
+from kleak.parsers.meminfo import Meminfo, kernel_name
+from kleak.snapshots.places import Places
 from kleak.snapshots.snapshot import Snapshot
+from kleak.snapshots.suspects import Suspect, judge_rise, judge_trend
 from kleak.units import size
 
-_PAGE_BYTES = 4096
 _TASK_STACK_CALLER = re.compile(r"(?:kernel_clone|_do_fork|copy_process|dup_task_struct)\b.*")
 _Getter = Callable[[Meminfo], "int | None"]
 
@@ -51,14 +53,34 @@ def _page_cache(report: Meminfo) -> int | None:
     return None if cached is None else cached - (report.shmem_bytes or 0)
 
 
+def _undivided_slab(report: Meminfo) -> int | None:
+    """Slab where the kernel (before 2.6.19) or the report does not tell what of it is what."""
+    divided = report.sunreclaim_bytes is not None or report.sreclaimable_bytes is not None
+    return None if divided else report.slab_bytes
+
+
+def _rest_of_slab(known: str, other: str) -> _Getter:
+    """One part of Slab: as printed, or what the other part leaves of it."""
+
+    def get(report: Meminfo) -> int | None:
+        value: int | None = getattr(report, known)
+        rest: int | None = getattr(report, other)
+        if value is not None or rest is None or report.slab_bytes is None:
+            return value
+        return max(report.slab_bytes - rest, 0)
+
+    return get
+
+
 CLASSES: tuple[MemoryClass, ...] = (
     MemoryClass("MemFree", "free", _sum("mem_free_bytes")),
     MemoryClass("page cache", "cache", _page_cache),
-    MemoryClass("SReclaimable", "cache", _sum("sreclaimable_bytes")),
+    MemoryClass("SReclaimable", "cache", _rest_of_slab("sreclaimable_bytes", "sunreclaim_bytes")),
     MemoryClass("AnonPages", "user", _sum("anon_pages_bytes")),
     MemoryClass("Shmem", "user", _sum("shmem_bytes")),
     MemoryClass("Hugetlb", "user", _sum("hugetlb_bytes")),
-    MemoryClass("SUnreclaim", "kernel", _sum("sunreclaim_bytes")),
+    MemoryClass("SUnreclaim", "kernel", _rest_of_slab("sunreclaim_bytes", "sreclaimable_bytes")),
+    MemoryClass("Slab", "kernel", _undivided_slab),
     MemoryClass("VmallocUsed", "kernel", _sum("vmalloc_used_bytes"), exact=True),
     MemoryClass("Percpu", "kernel", _sum("percpu_bytes"), exact=True),
     MemoryClass("KernelStack", "kernel", _sum("kernel_stack_bytes")),
@@ -66,6 +88,13 @@ CLASSES: tuple[MemoryClass, ...] = (
     MemoryClass("Balloon", "kernel", _sum("balloon_bytes")),
 )
 UNACCOUNTED = "unaccounted"
+SLAB_AS_A_WHOLE = "unreclaimable slab"
+# Fields that every kernel prints, by the version that brought them where that is not the oldest:
+# one that is missing was cut off, and its memory is not unaccounted for.
+_ALWAYS = (
+    "mem_total_bytes", "mem_free_bytes", "buffers_bytes", "cached_bytes", "page_tables_bytes",
+    "vmalloc_used_bytes", "anon_pages_bytes", "slab_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +155,48 @@ def follow(snapshots: Sequence[Snapshot]) -> MemoryTrends | None:
     return MemoryTrends(trends.classes, tuple(_explain(trends, shots, in_vmalloc)))
 
 
+def judge(snapshots: Sequence[Snapshot], places: Places) -> list[Suspect]:
+    """SUnreclaim as a suspect without frames, where it rose in every step.
+
+    It is the growth of all slab caches together: the caller leaves it out where these, or places
+    in code, explain it.
+    """
+    levels = [
+        shot.meminfo.sunreclaim_bytes
+        for shot in snapshots
+        if shot.meminfo is not None and shot.meminfo.sunreclaim_bytes is not None
+    ]
+    if len(levels) < MIN_SNAPSHOTS:
+        return []
+    rises = judge_rise("meminfo", levels, "SUnreclaim")
+    if rises is None:
+        return []
+    trend = judge_trend("meminfo", estimate([level / 1024 for level in levels]), "kB")
+    grown = Tally(0, levels[-1] - levels[0])
+    return [Suspect(SLAB_AS_A_WHOLE, (), grown, (trend, rises))]
+
+
+def missing_fields(report: Meminfo) -> tuple[str, ...]:
+    """The kernel's names of the fields that a whole report has and this one lacks.
+
+    AnonPages came with 2.6.18, Percpu with 5.0 (which has KReclaimable, of 4.20).
+    """
+    names = [name for name in _ALWAYS if getattr(report, name) is None]
+    if "slab_bytes" in names and report.sunreclaim_bytes is not None:
+        names.remove("slab_bytes")
+    if report.kreclaimable_bytes is not None and report.percpu_bytes is None:
+        names.append("percpu_bytes")
+    return tuple(kernel_name(name) for name in names)
+
+
 def unaccounted(shot: Snapshot, *, stacks_inside: bool | None) -> int | None:
-    """Bytes of MemTotal that no class names; None where MemTotal or MemFree is missing.
+    """Bytes of MemTotal that no class names; None where a class is missing from the report.
 
     ``stacks_inside`` is whether VmallocUsed holds the kernel's stacks already; where that is
     not known they are taken to be inside, as on all kernels with CONFIG_VMAP_STACK.
     """
     report = shot.meminfo
-    if report is None or report.mem_total_bytes is None or report.mem_free_bytes is None:
+    if report is None or report.mem_total_bytes is None or missing_fields(report):
         return None
     named = 0
     for item in CLASSES:
@@ -148,13 +211,13 @@ def per_cpu_list_bytes(shot: Snapshot) -> int | None:
     if shot.zoneinfo is None:
         return None
     pages = sum(zone.per_cpu_pages or 0 for zone in shot.zoneinfo.zones)
-    return pages * _PAGE_BYTES
+    return pages * shot.page_bytes
 
 
 def _resolution_bytes(shot: Snapshot) -> int:
     if shot.zoneinfo is None:
         return 0
-    return sum(zone.counter_slack or 0 for zone in shot.zoneinfo.zones) * _PAGE_BYTES
+    return sum(zone.counter_slack or 0 for zone in shot.zoneinfo.zones) * shot.page_bytes
 
 
 def stacks_in_vmalloc(shots: Sequence[Snapshot]) -> bool | None:
@@ -183,6 +246,14 @@ def _explain(trends: MemoryTrends, shots: Sequence[Snapshot], in_vmalloc: bool |
             "caches were not dropped before each snapshot, so dentries, inodes and page cache "
             "blur the figures: collect with --drop-caches"
         )
+    for shot in shots:
+        lacking = () if shot.meminfo is None else missing_fields(shot.meminfo)
+        if lacking and shot.meminfo_from is None:
+            says.append(
+                f"{shot.label}: not in its report: {', '.join(lacking)}; so there is no figure for "
+                "unaccounted memory"
+            )
+            break
     totals = {shot.meminfo.mem_total_bytes for shot in shots if shot.meminfo is not None}
     if len(totals) > 1:
         says.append("MemTotal itself changed: memory came or went, or these are several boots")
@@ -204,6 +275,7 @@ def _explain(trends: MemoryTrends, shots: Sequence[Snapshot], in_vmalloc: bool |
 
 
 _NEXT = {
+    "Slab": "slab; this kernel does not tell what of it is reclaimable",
     "SUnreclaim": "slab objects; slabinfo tells which cache, kmemleak or alloc_traces which code",
     "VmallocUsed": "vmalloc; /proc/vmallocinfo names the callers",
     "Percpu": "per-CPU memory; kleak's tracer or allocinfo names the callers",

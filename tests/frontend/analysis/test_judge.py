@@ -10,6 +10,7 @@ from kleak.analysis.judge import judge
 from kleak.analysis.weights import Fact
 from kleak.model.report import Verdict
 from kleak.model.session import Circumstances, Target, VmallocRegion
+from kleak.model.witnesses import USED, absent
 from tests.support.samples import KERNFS, LEAK, regions_of, session, site, stack
 
 VMALLOC = stack(
@@ -285,11 +286,11 @@ def test_ranking_is_by_verdict_score_bytes_and_does_not_depend_on_input_order():
 def test_trust_names_absent_witnesses_and_keeps_what_capture_said():
     captured = session(site([1]), regions=None)
     witnesses = judge(captured).trust.witnesses
-    assert witnesses["growth"].startswith("absent: one cycle")
-    assert witnesses["vmallocinfo"].startswith("absent")
-    said = replace(captured.trust, witnesses={"vmallocinfo": "absent: no CAP_SYSLOG"})
-    assert judge(replace(captured, trust=said)).trust.witnesses["vmallocinfo"] == (
-        "absent: no CAP_SYSLOG"
+    assert str(witnesses["growth"]).startswith("absent: one cycle")
+    assert str(witnesses["vmallocinfo"]).startswith("absent")
+    said = replace(captured.trust, witnesses={"vmallocinfo": absent("no CAP_SYSLOG")})
+    assert judge(replace(captured, trust=said)).trust.witnesses["vmallocinfo"] == absent(
+        "no CAP_SYSLOG"
     )
 
 
@@ -305,13 +306,13 @@ def test_who_has_one_cycle_is_told_the_option_of_his_command(target, planned, ad
     about = Circumstances(planned_cycles=planned)
     captured = replace(session(site([3]), target=target), circumstances=about)
     said = judge(captured).trust.witnesses["growth"]
-    assert said == f"absent: one cycle cannot show it{advice}"
+    assert said == absent(f"one cycle cannot show it{advice}")
 
 
 def test_growth_is_absent_with_one_cycle_whatever_capture_said():
     captured = session(site([1]))
-    said = replace(captured, trust=replace(captured.trust, witnesses={"growth": "used"}))
-    assert judge(said).trust.witnesses["growth"].startswith("absent: one cycle")
+    said = replace(captured, trust=replace(captured.trust, witnesses={"growth": USED}))
+    assert str(judge(said).trust.witnesses["growth"]).startswith("absent: one cycle")
 
 
 def test_session_is_not_changed():

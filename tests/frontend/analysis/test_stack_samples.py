@@ -12,7 +12,7 @@ from kleak.analysis.redact import redact_report
 from kleak.commands.report_file import read_report
 from kleak.model.session import Frame, StackSample, Target
 from kleak.render import report_json
-from kleak.render.table import stacks_known
+from kleak.render.sentences import stacks_known
 from tests.support.build_modules import TOP
 from tests.support.samples import session, site, stack
 

@@ -1,6 +1,6 @@
 import pytest
 
-from kleak.frames.names import is_allocator
+from kleak.frames.names import is_allocator, is_interrupt
 from kleak.frames.scope import before_dispatch, only_interrupted
 from kleak.frames.stacks import (
     before_interrupt,
@@ -295,11 +295,55 @@ def test_is_vmalloc_bookkeeping(allocator, frames, expected):
         "__kmalloc_cache_noprof+1 <- __set_page_owner+1 <- post_alloc_hook+1 <- "
         "get_page_from_freelist+1 <- __alloc_pages_noprof+1 <- f+1 [leaky]",
         "__kmalloc_noprof+1 <- pcpu_create_chunk+1 <- pcpu_alloc_noprof+1 <- f+1 [leaky]",
+        # A sheaf of 7.3, whose alloc_empty_sheaf() is inlined; and by names that no kernel has yet.
+        "__kmalloc_flags_noprof+1 <- __pcs_replace_empty_main+1 <- kmem_cache_alloc_noprof+1 <- "
+        "f+1 [leaky]",
+        "__kmalloc_noprof+1 <- new_barn+1 <- fill_it+1 <- __kmalloc_cache_noprof+1 <- f+1 [leaky]",
+        "kmem_cache_alloc_noprof+1 <- new_name+1 <- __alloc_frozen_pages_noprof+1 <- f+1 [leaky]",
+        "__kmalloc_noprof+1 <- new_name+1 <- pcpu_alloc_noprof+1 <- f+1 [leaky]",
     ],
 )
 def test_allocators_own_use_is_bookkeeping_though_the_module_is_next(frames):
     assert is_bookkeeping(stack(frames), "kmalloc")
     assert not is_vmalloc_bookkeeping(stack(frames), "kmalloc")
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        # One allocation, by functions that all look like an entry.
+        "__kmalloc_large_noprof+1 <- __do_kmalloc_node+1 <- __kmalloc_noprof+1 <- f+1 [leaky]",
+        "kmem_cache_alloc_node_noprof+1 <- kmalloc_reserve+1 <- __alloc_skb+1 <- f+1 [leaky]",
+        "__kmalloc_noprof+1 <- kvmalloc_node+1 <- f+1 [leaky]",
+        # A constructor of the module's cache.
+        "__kmalloc_noprof+1 <- construct+1 [leaky] <- setup_object+1 <- ___slab_alloc+1 <- "
+        "kmem_cache_alloc_noprof+1 <- f+1 [leaky]",
+        # The module's interrupt, which came while somebody allocated.
+        "__kmalloc_noprof+1 <- handler+1 [leaky] <- asm_common_interrupt+1 <- "
+        "kmem_cache_alloc_noprof+1 <- g+1 [other]",
+        "__kmalloc_noprof+1 <- run_timer_softirq+1 <- asm_sysvec_apic_timer_interrupt+1 <- "
+        "kmem_cache_alloc_noprof+1 <- f+1 [leaky]",
+        # Reclaim below an allocation.
+        "__kmalloc_noprof+1 <- scan+1 <- do_shrink_slab+1 <- shrink_slab+1 <- shrink_node+1 <- "
+        "do_try_to_free_pages+1 <- try_to_free_pages+1 <- __alloc_pages_noprof+1 <- f+1 [leaky]",
+    ],
+)
+def test_an_allocation_of_somebody_is_no_bookkeeping(frames):
+    assert not is_bookkeeping(stack(frames), "kmalloc")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["asm_fred_entrypoint_kernel+1", "fred_entry_from_kernel+1", "fred_extint+1", "fred_hwexc+1",
+     "fred_sysvec_apic_timer_interrupt+1", "fred_exc_page_fault+1"],
+)  # fmt: skip
+def test_interrupts_of_fred_are_interrupts(frame):
+    assert is_interrupt(stack(frame)[0])
+
+
+@pytest.mark.parametrize("frame", ["asm_fred_entrypoint_user+1", "fred_other+1"])
+def test_system_calls_of_fred_are_none(frame):
+    assert not is_interrupt(stack(frame)[0])
 
 
 @pytest.mark.parametrize(

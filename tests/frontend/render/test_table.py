@@ -7,7 +7,10 @@ import pytest
 from kleak.analysis.judge import judge
 from kleak.model.report import Verdict
 from kleak.model.session import Frame, Tally, Trust
-from kleak.render.table import HEADERS, frame_text, growth, render, rows, trust_line
+from kleak.model.witnesses import absent
+from kleak.render.sentences import growth, trust_line
+from kleak.render.table import HEADERS, render, rows
+from kleak.wording import frame_text
 from tests.support.paths import TOP
 from tests.support.samples import KERNFS, LEAK, frame, regions_of, session, site, stack
 
@@ -159,7 +162,7 @@ def test_trust_line_comes_first_and_names_losses_and_absent_witnesses():
     captured = session(site([3] * 5), lost={"missed_kfree_events": 7, "stacks": 2}, regions=None)
     trust = Trust(
         captured.trust.lost,
-        witnesses={"kmemleak": "absent: not in this kernel"},
+        witnesses={"kmemleak": absent("not in this kernel")},
         notes=("a note",),
     )
     text = render(judge(replace(captured, trust=trust)), width=200)
@@ -171,8 +174,8 @@ def test_trust_line_comes_first_and_names_losses_and_absent_witnesses():
 
 
 def test_witnesses_that_are_absent_for_one_reason_share_it():
-    absent = {"slabinfo": "absent: no", "kmemleak": "absent: off", "allocinfo": "absent: no"}
-    line = trust_line(Trust(witnesses=absent), verbose=False)
+    states = {"slabinfo": absent("no"), "kmemleak": absent("off"), "allocinfo": absent("no")}
+    line = trust_line(Trust(witnesses=states), verbose=False)
     assert line.endswith("; absent: allocinfo and slabinfo (no), kmemleak (off)")
 
 
@@ -242,7 +245,9 @@ def test_control_characters_never_reach_the_terminal(verbose):
     captured = replace(
         captured,
         target=replace(captured.target, name=evil, version=evil, build_id=evil),
-        trust=replace(captured.trust, witnesses={evil: evil}, repaired={evil: 1}, notes=(evil,)),
+        trust=replace(
+            captured.trust, witnesses={evil: absent(evil)}, repaired={evil: 1}, notes=(evil,)
+        ),
     )
     text = render(judge(captured), verbose=verbose)
     assert all(char.isprintable() or char == "\n" for char in text)

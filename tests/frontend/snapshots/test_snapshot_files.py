@@ -170,7 +170,7 @@ def test_what_is_no_report_is_refused(tmp_path, content):
 
 
 def test_an_empty_directory_and_a_newer_snapshot_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="no snapshot"):
+    with pytest.raises(UsageError, match="no report"):
         read_snapshots([tmp_path])
     (tmp_path / "manifest").write_text("kleak-snapshot: 2\n")
     with pytest.raises(UsageError, match="its format is 2"):

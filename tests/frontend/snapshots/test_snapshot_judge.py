@@ -8,6 +8,7 @@ import pytest
 
 from kleak.model.report import Verdict
 from kleak.model.session import Kernel
+from kleak.model.witnesses import USED, absent, refused
 from kleak.parsers import allocinfo, kmemleak, kmsg, meminfo, slabinfo, slub_traces, vmallocinfo
 from kleak.parsers.kallsyms import Symbol
 from kleak.parsers.page_owner import StackPages
@@ -359,9 +360,9 @@ def test_absent_witnesses_are_named_with_the_reason():
         vmalloc(1), vmalloc(1), missing={"kmemleak": "absent", "slabinfo": "refused: x"}
     )
     trust = analyze([one, two], "test").report.trust
-    assert trust.witnesses["vmallocinfo"] == "used"
-    assert trust.witnesses["kmemleak"] == "absent"
-    assert trust.witnesses["slabinfo"] == "refused: x"
+    assert trust.witnesses["vmallocinfo"] == USED
+    assert trust.witnesses["kmemleak"] == absent()
+    assert trust.witnesses["slabinfo"] == refused("x")
 
 
 def test_the_kernel_of_the_snapshots_is_that_of_the_report():

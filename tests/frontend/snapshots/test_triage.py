@@ -39,7 +39,11 @@ def test_a_quiet_machine_has_nothing_abnormal():
 
 
 def test_memory_that_no_class_names_is_abnormal():
-    report = meminfo.parse("MemTotal: 100000 kB\nMemFree: 60000 kB\n")
+    rest = "".join(
+        f"{name}: 0 kB\n"
+        for name in ("Buffers", "Cached", "AnonPages", "Slab", "PageTables", "VmallocUsed")
+    )
+    report = meminfo.parse(f"MemTotal: 100000 kB\nMemFree: 60000 kB\n{rest}")
     assert set(abnormal(meminfo=report)) == {"unaccounted"}
 
 
@@ -52,7 +56,8 @@ def test_the_largest_caches_are_named():
 
 
 def test_slab_that_is_in_no_cache_is_large_kmalloc():
-    slabs = slabinfo.parse("slabinfo - version: 2.1\n")
+    row = "kmem_cache 16 16 256 16 1 : tunables 0 0 0 : slabdata 1 1 0\n"
+    slabs = slabinfo.parse("slabinfo - version: 2.1\n" + row)
     found = abnormal(meminfo=memory(28_800), slabinfo=slabs)
     assert "more than 8 kB" in found["large kmalloc"].says
 
@@ -60,14 +65,14 @@ def test_slab_that_is_in_no_cache_is_large_kmalloc():
 def test_regions_of_text_that_is_gone():
     rows = "0xffffc90000000000-0xffffc90000002000 8192 {} pages=1 vmalloc N0=1\n"
     gone = vmallocinfo.parse(rows.format("0xffffffffc071a048"))
-    assert "1 regions (8.0 kB)" in abnormal(vmallocinfo=gone)["vmallocinfo"].says
+    assert "1 region (8.0 kB)" in abnormal(vmallocinfo=gone)["vmallocinfo"].says
     known = vmallocinfo.parse(rows.format("f+0x1/0x2 [m]"))
     assert abnormal(vmallocinfo=known) == {}
 
 
 def test_kmemleak_reported_none_and_absent():
     text = 'unreferenced object 0xff00 (size 128):\n  comm "x", pid 1, jiffies 5\n  backtrace:\n'
-    assert "1 objects (128 B)" in abnormal(kmemleak=kmemleak.parse(text))["kmemleak"].says
+    assert "1 object (128 B)" in abnormal(kmemleak=kmemleak.parse(text))["kmemleak"].says
     assert abnormal(kmemleak=kmemleak.parse("")) == {}
     absent = look(missing={"kmemleak": "absent"})
     assert [item.says for item in absent.findings if item.subject == "kmemleak"] == ["absent"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from kleak.errors import UsageError
-from kleak.vm.kernels import find_kernel, release_of
+from kleak.vm.kernels import BUILDER, find_kernel, release_of
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,16 @@ def test_finds_a_kernel_of_the_cache(cache: Path, name: str | None, release: str
     image = find_kernel(name)
     assert image == cache / release / "boot" / f"vmlinuz-{release}"
     assert release_of(image) == release
+
+
+def test_a_kernel_with_a_compiler_of_its_own_is_booted_by_name_only(cache: Path) -> None:
+    boot = cache / "7.3.4+deb13-amd64" / "boot"
+    boot.mkdir(parents=True)
+    shutil.copy(find_kernel(), boot / "vmlinuz-7.3.4+deb13-amd64")
+    assert release_of(find_kernel()) == "7.3.4+deb13-amd64"
+    (boot.parent / BUILDER).mkdir()
+    assert release_of(find_kernel()) == "6.12.117+deb12-amd64"
+    assert release_of(find_kernel("7.3.4+deb13-amd64")) == "7.3.4+deb13-amd64"
 
 
 @pytest.mark.parametrize("name", ["6.7", "*", "../6.1", ""])

@@ -8,6 +8,7 @@
 #include <linux/vmalloc.h>
 
 #include "corpus.h"
+#include "renamed.h"
 
 static noinline int leak_vmalloc(void)
 {

@@ -9,6 +9,7 @@
 #include <linux/workqueue.h>
 
 #include "corpus.h"
+#include "renamed.h"
 
 static int times;
 static DECLARE_COMPLETION(done);
@@ -42,7 +43,7 @@ static int start_timer(void)
 
 static void stop_timer(void)
 {
-	del_timer_sync(&timer);
+	timer_delete_sync(&timer);
 }
 
 static void leak_in_work(struct work_struct *work)

@@ -10,6 +10,7 @@
 
 #include "keeper.h"
 #include "corpus.h"
+#include "renamed.h"
 
 struct item {
 	struct rcu_head rcu;
@@ -27,10 +28,6 @@ static noinline int give_to_kfree_rcu(void)
 	return 0;
 }
 
-#ifndef kvfree_rcu_mightsleep
-#define kvfree_rcu_mightsleep(pointer) kvfree_rcu(pointer)
-#endif
-
 static noinline int give_to_headless_kfree_rcu(void)
 {
 	for (int i = 0; i < 103; i++) {
@@ -43,6 +40,36 @@ static noinline int give_to_headless_kfree_rcu(void)
 	}
 	return 0;
 }
+
+/* From any context, without a lock: of such objects, and of those of kmalloc(). */
+#ifdef kmalloc_nolock
+static noinline int free_without_lock(void)
+{
+	for (int i = 0; i < 101; i++) {
+		kfree_nolock(kmalloc_nolock(70, 0, NUMA_NO_NODE));
+		kfree(kmalloc_nolock(70, 0, NUMA_NO_NODE));
+	}
+	return 0;
+}
+#endif
+
+#ifdef kfree_rcu_nolock
+struct lockless {
+	struct kvfree_rcu_head rcu;
+	char data[120];
+};
+
+static noinline int give_to_kfree_rcu_nolock(void)
+{
+	for (int i = 0; i < 103; i++) {
+		struct lockless *item = kmalloc_nolock(sizeof(*item), 0, NUMA_NO_NODE);
+
+		if (item)
+			kfree_rcu_nolock(item, rcu);
+	}
+	return 0;
+}
+#endif
 
 static void free_item(struct rcu_head *rcu)
 {
@@ -156,8 +183,7 @@ static struct hrtimer ticker;
 
 static noinline int free_in_interrupts(void)
 {
-	hrtimer_init(&ticker, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
-	ticker.function = allocate_and_free;
+	hrtimer_setup(&ticker, allocate_and_free, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
 	hrtimer_start(&ticker, ms_to_ktime(1), HRTIMER_MODE_REL);
 	for (int i = 0; i < 20011; i++) {
 		void *p = kmalloc(100, GFP_KERNEL);
@@ -254,6 +280,12 @@ static noinline int fill_a_pool(void)
 const struct corpus_case innocent_cases[] = {
 	{ "innocent_kfree_rcu", give_to_kfree_rcu },
 	{ "innocent_headless_kfree_rcu", give_to_headless_kfree_rcu },
+#ifdef kmalloc_nolock
+	{ "innocent_nolock", free_without_lock },
+#endif
+#ifdef kfree_rcu_nolock
+	{ "innocent_kfree_rcu_nolock", give_to_kfree_rcu_nolock },
+#endif
 	{ "innocent_call_rcu", give_to_call_rcu, wait_for_rcu },
 	{ "innocent_bulk", free_in_bulk },
 	{ "innocent_cache", free_objects_of_a_cache },

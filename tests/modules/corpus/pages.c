@@ -5,6 +5,7 @@
 #include <linux/percpu.h>
 
 #include "corpus.h"
+#include "renamed.h"
 
 static noinline int leak_alloc_pages(void)
 {
@@ -60,6 +61,7 @@ static noinline int leak_split_page(void)
 	return 0;
 }
 
+#ifdef HAS_ALLOC_PAGES_BULK
 static noinline int leak_pages_bulk(void)
 {
 	struct page *pages[7] = {};
@@ -67,18 +69,17 @@ static noinline int leak_pages_bulk(void)
 
 	/* A call may give fewer than asked for; where page_owner is on, one. */
 	for (int calls = 0; calls < 20 && number < ARRAY_SIZE(pages); calls++)
-		number = alloc_pages_bulk_array(GFP_KERNEL, ARRAY_SIZE(pages), pages);
+		number = alloc_pages_bulk(GFP_KERNEL, ARRAY_SIZE(pages), pages);
 	/* Four of seven stay. */
 	for (int i = 4; i < number; i++)
 		__free_page(pages[i]);
 	return 0;
 }
 
-/*
- * Lists went with commit c8b979530f27 ("mm: alloc_pages_bulk_noprof: drop page_list argument", v6.14),
- * after which the array's call got this name.
- */
-#ifndef alloc_pages_bulk
+#endif
+
+/* Lists went with commit c8b979530f27 ("mm: alloc_pages_bulk_noprof: drop page_list argument"), v6.14. */
+#ifdef HAS_ALLOC_PAGES_BULK_LIST
 static noinline int leak_pages_bulk_list(void)
 {
 	struct page *page, *next;
@@ -129,7 +130,7 @@ static noinline int leak_percpu_large(void)
 }
 
 const struct corpus_case page_cases[] = {
-#ifndef alloc_pages_bulk
+#ifdef HAS_ALLOC_PAGES_BULK_LIST
 	{ "pages_bulk_list", leak_pages_bulk_list },
 #endif
 	{ "alloc_pages", leak_alloc_pages },
@@ -137,7 +138,9 @@ const struct corpus_case page_cases[] = {
 	{ "compound", leak_compound },
 	{ "pages_exact", leak_pages_exact },
 	{ "split_page", leak_split_page },
+#ifdef HAS_ALLOC_PAGES_BULK
 	{ "pages_bulk", leak_pages_bulk },
+#endif
 	{ "page_frag", leak_page_frag },
 	{ "percpu", leak_percpu },
 	{ "percpu_large", leak_percpu_large },

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Every entry of the slab allocator, leaked once. */
 #include <linux/mempool.h>
+#include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/timekeeping.h>
 
@@ -118,7 +119,11 @@ static int start_cache_merged(void)
 static noinline void leak_bulk(void)
 {
 	void *objects[13];
-	int number = kmem_cache_alloc_bulk(cache, GFP_KERNEL, ARRAY_SIZE(objects), objects);
+	int number = 0;
+
+	/* The number, or whether it got them: it is all or none. */
+	if (kmem_cache_alloc_bulk(cache, GFP_KERNEL, ARRAY_SIZE(objects), objects))
+		number = ARRAY_SIZE(objects);
 
 	/* 5 of 13 stay. */
 	for (int i = 5; i < number; i++)
@@ -207,6 +212,18 @@ static int start_mempool(void)
 	return 0;
 }
 
+#ifdef kmalloc_nolock
+static noinline int leak_kmalloc_nolock(void)
+{
+	for (int i = 0; i < five; i++) {
+		void *p = kmalloc_nolock(300, 0, NUMA_NO_NODE);
+
+		forget(p);
+	}
+	return 0;
+}
+#endif
+
 static noinline int leak_cache_itself(void)
 {
 	int err = make_cache(SLAB_TYPESAFE_BY_RCU);
@@ -229,5 +246,8 @@ const struct corpus_case slab_cases[] = { { "kmalloc", leak_kmalloc },
 					  { "krealloc_in_place", leak_krealloc_in_place },
 					  { "krealloc_moved", leak_krealloc_moved },
 					  { "kvmalloc_slab", leak_kvmalloc_slab },
+#ifdef kmalloc_nolock
+					  { "kmalloc_nolock", leak_kmalloc_nolock },
+#endif
 					  { "mempool", start_mempool },
 					  {} };

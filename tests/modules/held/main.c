@@ -2,7 +2,7 @@
 /*
  * Stays loaded, and each time its parameter "act" is written keeps one object in each way of
  * keeps.c and exotic.c, and loses one in each way of loses.c. A function is a site: its name
- * begins with keep_, lose_ or coded_, which is the truth that tests/vm/test_reachability.py reads.
+ * begins with keep_, lose_ or coded_, which is the truth that tests/vm/test_what_is_held.py reads.
  */
 #include <linux/init.h>
 #include <linux/module.h>

@@ -31,6 +31,8 @@ ASKED: tuple[tuple[Any, ...], ...] = (
     ("member", "module", "bits"),
     ("member", "module", "nothing"),
     ("member_offset", "module", "a"),
+    ("path_at", "module", 0),
+    ("path_at", "nothing", 0),
     ("enumerator", "LATER"),
     ("enumerator", "NOTHING"),
     ("has_function", "__traceiter_kfree"),
@@ -39,6 +41,8 @@ ASKED: tuple[tuple[Any, ...], ...] = (
     ("typedef_id", "btf_trace_kfree"),
     ("function_parameters", "__traceiter_kfree"),
     ("function_parameters", "nothing"),
+    ("function_result_bytes", "__traceiter_kfree"),
+    ("function_result_bytes", "nothing"),
 )
 
 

@@ -12,6 +12,7 @@ from kleak.capture.witnesses import kernel_log, kernel_reports, registered_names
 from kleak.capture.witnesses.kernel_log import KernelLog
 from kleak.capture.witnesses.kernel_reports import KernelReports
 from kleak.capture.witnesses.observer import Observer
+from kleak.model.witnesses import USED, absent, not_asked
 from kleak.parsers import kmsg, slabinfo
 
 WRITABLE_LOG = pytest.mark.skipif(
@@ -34,7 +35,7 @@ def test_log_begins_where_the_capture_does() -> None:
         say("kleak-test: two")
         text = log.read()
         assert text is not None
-        assert log.state == "used"
+        assert log.state == USED
     said = [line for line in kmsg.lines(text) if line.text.startswith("kleak-test")]
     assert [line.text for line in said] == ["kleak-test: one", "kleak-test: two"]
     assert said[0].severity == 4
@@ -50,7 +51,7 @@ def test_records_beyond_the_bound_are_left_out_and_told(monkeypatch: pytest.Monk
         assert text is not None
         assert "kleak-test: 0" in text
         assert "kleak-test: 6" not in text
-        assert log.state.startswith("incomplete: ")
+        assert str(log.state).startswith("incomplete: ")
 
 
 def test_a_kernel_without_the_file_is_no_error(
@@ -59,7 +60,7 @@ def test_a_kernel_without_the_file_is_no_error(
     monkeypatch.setattr(kernel_log, "KMSG", str(tmp_path / "kmsg"))
     with KernelLog() as log:
         assert log.read() is None
-        assert log.state == f"absent: {tmp_path}/kmsg: No such file or directory"
+        assert log.state == absent(f"{tmp_path}/kmsg: No such file or directory")
 
 
 @pytest.mark.skipif(not os.access("/proc/slabinfo", os.R_OK), reason="needs root")
@@ -70,7 +71,7 @@ def test_reports_are_taken_before_and_after() -> None:
     assert len(caches) == 2
     assert caches[0].taken_at_ns < caches[1].taken_at_ns
     assert slabinfo.parse(caches[1].text).caches
-    assert reports.states["slabinfo"] == "used"
+    assert reports.states["slabinfo"] == USED
     assert set(reports.states) >= {"allocinfo", "kernel log", "registered names"}
 
 
@@ -101,12 +102,12 @@ def test_a_module_that_is_loaded_at_the_end_is_not_compared_with_its_absence(
         modules.load("leaky")
         answers = reports.answers()
         assert [answer.witness for answer in answers].count("slabinfo") == 1
-        assert reports.states["slabinfo"] == "absent: leaky was loaded after the cycles"
-        assert "after" not in reports.states["kernel log"]
+        assert reports.states["slabinfo"] == absent("leaky was loaded after the cycles")
+        assert "after" not in str(reports.states["kernel log"])
         modules.unload("leaky")
         answers = reports.answers()
     assert [answer.witness for answer in answers].count("slabinfo") == 2
-    assert reports.states["slabinfo"] == "used"
+    assert reports.states["slabinfo"] == USED
 
 
 def test_what_was_refused_at_the_start_is_not_asked_again(modules: Modules) -> None:
@@ -114,7 +115,7 @@ def test_what_was_refused_at_the_start_is_not_asked_again(modules: Modules) -> N
     with KernelReports(["leaky"]) as reports:
         modules.unload("leaky")
         assert "slabinfo" not in [answer.witness for answer in reports.answers()]
-    assert reports.states["slabinfo"] == "absent: leaky was loaded before the cycles"
+    assert reports.states["slabinfo"] == absent("leaky was loaded before the cycles")
 
 
 @pytest.mark.parametrize("comes", [True, False])
@@ -134,7 +135,7 @@ def test_a_module_that_comes_or_goes_while_a_report_is_read_counts(
             modules.load("leaky")
         during.append(modules.load if comes else modules.unload)
         reports.answers()
-    assert reports.states["allocinfo"] == "absent: leaky was loaded after the cycles"
+    assert reports.states["allocinfo"] == absent("leaky was loaded after the cycles")
 
 
 def test_reports_that_are_never_asked_for_are_absent() -> None:
@@ -142,11 +143,11 @@ def test_reports_that_are_never_asked_for_are_absent() -> None:
     observer.sample("start", 0, ())
     assert observer.describe((), (), finished=True).answers == ()
     assert observer.witnesses == {
-        "allocinfo": "absent: not asked before and after",
-        "kernel log": "absent: not asked before and after",
-        "registered names": "absent: not asked before and after",
-        "slabinfo": "absent: not asked before and after",
-        "meminfo": "absent: not read at a quiet moment after each cycle",
+        "allocinfo": not_asked("nothing to compare: not before and after"),
+        "kernel log": not_asked("nothing to compare: not before and after"),
+        "registered names": not_asked("nothing to compare: not before and after"),
+        "slabinfo": not_asked("nothing to compare: not before and after"),
+        "meminfo": absent("not read at a quiet moment after each cycle"),
     }
     observer.sample("settled", 1, ())
     assert "meminfo" not in observer.witnesses

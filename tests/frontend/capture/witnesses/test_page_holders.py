@@ -11,6 +11,7 @@ from kleak.capture.witnesses import page_holders
 from kleak.capture.witnesses.page_holders import PageHolders
 from kleak.model.doctor import Check, State
 from kleak.model.session import HELD_BY_ANOTHER, HELD_BY_ITS_TASK
+from kleak.model.witnesses import USED, WitnessState, absent, not_asked, refused
 
 DIRECT_MAP = 0xFF16DA7F80000000
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -54,15 +55,15 @@ def test_nothing_is_known_without_the_direct_map(flags: Path) -> None:
 @pytest.mark.parametrize(
     ("state", "found", "direct_map", "says"),
     [
-        (State.NO, "not built into this kernel", None, "absent: not built into this kernel"),
-        (State.NO, "off", DIRECT_MAP, "absent: off"),
-        (State.YES, "on", None, "absent: no page was seen that it could be asked for"),
-        (State.YES, "on", DIRECT_MAP, "absent: refused"),
+        (State.NO, "not built into this kernel", None, absent("not built into this kernel")),
+        (State.NO, "off", DIRECT_MAP, absent("off")),
+        (State.YES, "on", None, not_asked("no page was seen that it could be asked for")),
+        (State.YES, "on", DIRECT_MAP, refused("it could not be opened")),
     ],
 )
 def test_why_page_owner_is_absent_is_what_doctor_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State, found: str,
-    direct_map: int | None, says: str,
+    direct_map: int | None, says: WitnessState,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(page_holders, "PAGE_OWNER", tmp_path / "none")
     finding = Check("witnesses", "page_owner", state, found)
@@ -102,6 +103,6 @@ def test_holder_by_page_owner(
     path.write_text("......" + RECORD.format(page=named))
     monkeypatch.setattr(page_holders, "PAGE_OWNER", path)
     with PageHolders(DIRECT_MAP) as pages:
-        assert pages.owner_state == "used"
+        assert pages.owner_state == USED
         assert pages.holder(DIRECT_MAP + 6 * PAGE, tgid) == holder
         assert pages.holder(DIRECT_MAP + 3 * PAGE, tgid) == "slab"

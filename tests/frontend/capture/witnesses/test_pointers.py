@@ -10,6 +10,7 @@ import pytest
 from kleak.capture.witnesses import pointers
 from kleak.capture.witnesses.pointers import read_pointers
 from kleak.model.session import Allocation
+from kleak.model.witnesses import USED, refused
 from tests.support.samples import KERNFS, site
 
 DIRECT_MAP = 0xFFFF888000000000
@@ -50,7 +51,7 @@ def test_the_address_of_another_sites_object(tmp_path):
     )
     one, other = with_kept(DIRECT_MAP), with_kept(VMALLOC, allocator="vmalloc", frames=KERNFS)
     found = read_pointers([one, other], path)
-    assert found.state == "used"
+    assert found.state == USED
     assert found.text == (f"{DIRECT_MAP:#x} 8 {VMALLOC:#x}\n{VMALLOC:#x} 8 {DIRECT_MAP:#x}\n")
 
 
@@ -104,8 +105,8 @@ def test_what_is_read_is_bounded(tmp_path, monkeypatch):
 
 
 def test_no_file_and_no_core(tmp_path):
-    assert read_pointers([], tmp_path / "none").state == (
-        f"absent: {tmp_path}/none: No such file or directory"
+    assert read_pointers([], tmp_path / "none").state == refused(
+        f"{tmp_path}/none: No such file or directory"
     )
     (tmp_path / "text").write_text("no core")
-    assert read_pointers([], tmp_path / "text").state.startswith(f"absent: {tmp_path}/text: ")
+    assert read_pointers([], tmp_path / "text").state.why.startswith(f"{tmp_path}/text: ")

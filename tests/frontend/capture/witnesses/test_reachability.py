@@ -10,6 +10,7 @@ from kleak.capture.engine.records import LedgerEntry
 from kleak.capture.witnesses.kmemleak import KmemleakResult
 from kleak.capture.witnesses.reachability import Joined, reachability
 from kleak.model.session import Frame, Reachability
+from kleak.model.witnesses import USED
 from kleak.parsers.code_location import CodeLocation
 from kleak.parsers.kmemleak import ObjectState, UnreferencedObject
 from tests.support.samples import LEAK
@@ -45,7 +46,7 @@ def bare(address: int) -> CodeLocation:
 def test_by_address() -> None:
     joined = Joined(
         KmemleakResult(
-            "used",
+            USED,
             {0x1000: reported(0x1000), 0x2000: reported(0x2000)},
             {
                 0x3000: ObjectState(1, 1),
@@ -66,7 +67,7 @@ def test_by_address() -> None:
 
 def test_by_stack_where_the_module_is_gone() -> None:
     gone = reported(0x1000, ALLOCATOR, bare(TEXT + 0x1C), bare(TEXT + 0x140))
-    joined = Joined(KmemleakResult("used", {0x1000: gone}))
+    joined = Joined(KmemleakResult(USED, {0x1000: gone}))
     left = joined.stacks_left(resolve, 3)
     assert reachability(Counter(), LEAK, left) == Reachability(same_stack=1)
     other = (*LEAK[:1], Frame("leaky", "other", 0x1C), *LEAK[2:])
@@ -75,13 +76,13 @@ def test_by_stack_where_the_module_is_gone() -> None:
 
 @pytest.mark.parametrize("frames", [(), (ALLOCATOR,)])
 def test_no_stack_is_nobodys(frames: tuple[CodeLocation, ...]) -> None:
-    joined = Joined(KmemleakResult("used", {0x1000: reported(0x1000, *frames)}))
+    joined = Joined(KmemleakResult(USED, {0x1000: reported(0x1000, *frames)}))
     assert reachability(Counter(), LEAK, joined.stacks_left(resolve, 1)) == Reachability()
 
 
 def test_joined_by_address_is_not_joined_by_stack_as_well() -> None:
     gone = reported(0x1000, ALLOCATOR, bare(TEXT + 0x1C), bare(TEXT + 0x140))
-    joined = Joined(KmemleakResult("used", {0x1000: gone}))
+    joined = Joined(KmemleakResult(USED, {0x1000: gone}))
     said: Counter[str] = Counter()
     joined.count(entry(0x1000), said)
     assert reachability(said, LEAK, joined.stacks_left(resolve, 1)) == Reachability(unreferenced=1)
