@@ -106,7 +106,8 @@ def _read_iomem(page_bytes: int) -> tuple[tuple[Frames, ...], Frames | None]:
     memory, image = [], []
     for _, start, end, what in _RANGE.findall(_IOMEM.read_text()):
         first, last = int(start, 16), int(end, 16)
-        if what == "System RAM":
+        # What was added later has its driver behind it: "System RAM (virtio_mem)".
+        if what == "System RAM" or what.startswith("System RAM ("):
             memory.append(Frames(-(-first // page_bytes), (last + 1) // page_bytes))
         elif what in ("Kernel code", "Kernel rodata", "Kernel data", "Kernel bss"):
             image += [first // page_bytes, last // page_bytes + 1]

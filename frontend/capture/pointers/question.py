@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,10 +142,11 @@ class _Question:
             answers = [self._search(search, flags, wanted) for _ in range(_SEARCHES)]
             still = {entry.address: entry.time_ns for entry in self._tracer.outstanding()}
             machine = self._machine(flags)
+            stacks = machine.areas.like(machine.tasks or {})
             said = {
                 one.key: self._said(number, wanted, answers)
                 for number, one in enumerate(wanted)
-                if still.get(one.key) == one.time_ns and _is_there(one, machine)
+                if still.get(one.key) == one.time_ns and _is_there(one, machine, stacks)
             }
         notes: tuple[str, ...] = ()
         if search.unreadable_bytes:
@@ -287,11 +288,16 @@ def _bounded(entries: list[LedgerEntry]) -> list[LedgerEntry]:
     return [entry for same in by_stack.values() for entry in same[:share]]
 
 
-def _is_there(one: WantedObject, machine: Machine) -> bool:
-    """Whether the allocator has an object given out: else its free went unseen."""
+def _is_there(one: WantedObject, machine: Machine, stacks: Set[tuple[int, str | None]]) -> bool:
+    """Whether the allocator has an object given out: else its free went unseen.
+
+    Areas like those of ``stacks`` are none to be judged: a CPU keeps some for the next tasks.
+    """
     if one.family == AREAS:
         region = machine.areas.at(one.address)
-        return region is not None and region.address == one.address
+        if region is None or (region.size_bytes, region.caller) in stacks:
+            return False
+        return region.address == one.address
     frame = machine.layout.frame_at(one.address)
     if frame is None:
         return False
