@@ -8,6 +8,7 @@ The tests of a module run on the kernels of SERIES, or on those that it names it
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,10 @@ from tests.support.guest import Guest, GuestJob, run_jobs
 
 SERIES = ("6.1", "6.12")
 """The kernels that ``make setup`` fetches, by the names of its cache."""
+
+LONG = ("test_error_paths.py", "test_pinned.py", "test_visitors.py")
+"""Tests that keep an emulated guest busy for ten minutes and more: run with KLEAK_LONG=1."""
+collect_ignore = [] if os.environ.get("KLEAK_LONG") else [*LONG]
 
 BUILT_BY = {"dev": "make dev-kernel"}
 
