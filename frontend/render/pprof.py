@@ -22,7 +22,8 @@ KERNEL = "vmlinux"
 def render(material: Material, look: Look) -> bytes:
     """One sample a site, with its objects and bytes, and its verdict and allocator as labels.
 
-    So is why it is no finding by itself, where it is none: "parent" and "excuse" say by what.
+    So is why it is no finding by itself, where it is none: "parent" and "excuse" say by what; and
+    which call failed on purpose, "injected".
 
     Each module is a mapping with its build-id. Addresses are 0: a module lies elsewhere at each
     load, and the frames are named.
@@ -48,6 +49,8 @@ def _labels(site: JudgedSite) -> dict[str, str]:
         labels["parent"] = site.parent.by
     if site.excuse is not None:
         labels["excuse"] = site.excuse.by
+    if site.injected is not None:
+        labels["injected"] = printable(site.injected.when)
     return labels
 
 

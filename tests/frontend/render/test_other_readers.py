@@ -127,8 +127,23 @@ def test_the_kernels_parser_takes_every_ktap(sample):
         if site.verdict >= Verdict.LIKELY
         else "SUCCESS"
         for site in report.sites
-    ]
+        if site.injected is None
+    ] + error_path_states(report)
     assert (read["status"] == "FAILURE") == ("FAILURE" in states)
+
+
+def error_path_states(report):
+    """A failure on purpose fails where something of it leaks, or the kernel complained."""
+    leaking = {
+        site.injected.error_path
+        for site in report.sites
+        if site.injected is not None and site.verdict >= Verdict.LIKELY
+    }
+    paths = () if report.error_paths is None else report.error_paths.paths
+    return [
+        "FAILURE" if path.outcome.is_found or path.number in leaking else "SUCCESS"
+        for path in paths
+    ]
 
 
 def test_the_kernels_parser_finds_each_diagnostic_with_its_test():
