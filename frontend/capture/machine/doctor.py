@@ -35,6 +35,7 @@ _BTF = Subject("engine", "BTF", _NOTHING, BOTH)
 _EVENTS = Subject("engine", "events", _NOTHING, BOTH)
 _PROGRAMS = Subject("engine", "programs", _NOTHING, BOTH)
 _MAPS = Subject("engine", "maps")
+_NO_MODULE = "(none)"
 _ONLY_FOR = {
     "module_load": MODULE,
     "module_free": MODULE,
@@ -113,8 +114,10 @@ def _try_programs(plan: Plan, tree: HeaderTree) -> Iterator[Check]:
         for event in plan.events
         for hook in event.ways
     ]
+    # The programs of references are there for modules in scope only: one that nobody loads.
+    scope = (_NO_MODULE,) if any(event.name == "module_get" for event in plan.events) else ()
     try:
-        with Tracer(replace(plan, events=ways), tree) as tracer:
+        with Tracer(replace(plan, events=ways), tree, modules=scope) as tracer:
             worked = frozenset(tracer.attachments)
             map_bytes = tracer.map_bytes
     except UnsupportedError as error:
