@@ -31,6 +31,7 @@ COMMANDS = {
     "report": "Show saved sessions, in many formats.",
     "diff": "Compare two reports: which leaks are new, gone, or leak more or less.",
     "vm": "Run any command of kleak in a throwaway virtual machine.",
+    "image": "Compile kleak's programs for another machine.",
     "triage": "One look: where kernel memory stands, what is abnormal, whom to ask next.",
     "collect": "Save a snapshot of every memory report that this kernel offers.",
     "analyze": "Find leaks in snapshots of kleak collect, or in bare report files.",

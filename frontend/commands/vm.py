@@ -23,6 +23,7 @@ from kleak.commands.vm_failures import (
 from kleak.errors import TargetError, UsageError
 from kleak.files.output_files import found_place
 from kleak.vm.boot import Result, boot, kvm_works
+from kleak.vm.inner import inner_command
 from kleak.vm.kernels import find_kernel, release_of
 
 CONSOLE_LINES_SHOWN = 20
@@ -114,15 +115,6 @@ def _run_failures(
     if died:  # in the last failure of all: no guest is left to report
         return Result(int(report_session(session)), None, b"", b"", ())
     return result
-
-
-def inner_command(command: Sequence[str]) -> list[str]:
-    """Return the argument list that runs the kleak command ``command`` with this Python."""
-    # Not -m, which would prefer a ./kleak to the package, and finds none in a checkout.
-    script = Path(sys.executable).with_name("kleak")
-    directory = Path(__file__).parent.parent
-    kleak = [str(script)] if script.exists() else [sys.executable, str(directory)]
-    return [*kleak, *command]
 
 
 def writable_directories(command: Sequence[str]) -> list[Path]:

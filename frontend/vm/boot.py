@@ -29,8 +29,10 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from kleak.capture.engine.outside import ENVIRONMENT as COMPILE_OUTSIDE
 from kleak.errors import UnsupportedError, UsageError
 from kleak.vm.kernels import release_of
+from kleak.vm.programs import programs_for
 from kleak.vm.streams import Console, Output, Sink, reader
 
 BOOT_LIMIT_S = 300.0
@@ -157,6 +159,8 @@ def boot(
         scratch = Path(private) / "scratch"
         scratch.mkdir()
         _write_job(shared, argv, cwd or Path.cwd(), terminals or {})
+        orders = shared / "programs"
+        orders.mkdir()
         out_end, err_end, console_end = (reader(sink) for sink in (out, err, console))
         try:
             process = subprocess.Popen(
@@ -174,7 +178,8 @@ def boot(
             for end in (out_end, err_end, console_end):
                 os.close(end.fd)
         try:
-            failure = _watch(process, shared, timeout_s, (out, err), cancelled)
+            with programs_for(orders):
+                failure = _watch(process, shared, timeout_s, (out, err), cancelled)
         finally:
             _kill_group(process)
             for end in (out_end, err_end, console_end):
@@ -258,6 +263,7 @@ def _write_job(
     environment["PATH"] = ":".join(
         [*filter(None, places), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
     )
+    environment[COMPILE_OUTSIDE] = f"{SHARED}/programs"
     job = {
         "argv": list(argv),
         "cwd": str(cwd),

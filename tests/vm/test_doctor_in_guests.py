@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from kleak.capture.engine.outside import ENVIRONMENT
 from kleak.vm.kernels import DEV_RELEASE
 from tests.support.guest import Guest, GuestJob
 
@@ -11,11 +12,13 @@ KERNELS = ("6.1", "6.12", "dev")
 ALL = ["module", "run"]  # an event that nothing needs is wanted by both
 
 JOBS = [
-    GuestJob("doctor", ["kleak", "doctor", "--json"]),
+    # Compiled by the guest itself, with the headers of its kernel; all other jobs have it done.
+    GuestJob("doctor", ["kleak", "doctor", "--json"], environment={ENVIRONMENT: ""}),
     GuestJob(
         "doctor-proof",
         ["kleak", "module", "{leaky.ko}", "--cycles", "1", "--json", "report.json"],
     ),
+    GuestJob("doctor-outside", ["sh", "-c", f"ls ${ENVIRONMENT}"]),
 ]
 
 
@@ -51,3 +54,9 @@ def test_events_are_those_that_the_main_job_had(guest: Guest) -> None:
         assert (by_name[row]["state"] == "yes") == used, by_name[row]
         # Debian's kernels are built without.
         assert used == guest.release.endswith(DEV_RELEASE)
+
+
+def test_the_host_compiled_for_the_guest(guest: Guest) -> None:
+    names = guest["doctor-outside"].stdout.split()
+    assert any(name.endswith(".programs") for name in names), names
+    assert not any(name.endswith(".failed") for name in names), names

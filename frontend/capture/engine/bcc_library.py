@@ -63,7 +63,7 @@ def compile_image(bcc: Any, text: str, flags: Sequence[str]) -> ProgramImage:
         function.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     library.bpf_num_tables.restype = ctypes.c_size_t
     library.bpf_num_tables.argtypes = [ctypes.c_void_p]
-    bpf = Compiled(text=text, cflags=flags)
+    bpf = Compiled(text=text.encode(), cflags=flags)
     try:
         module = bpf.module
         maps, places = [], {}

@@ -16,6 +16,8 @@ from kleak.capture.engine.bcc_library import (
 from kleak.capture.engine.bpf_source import read_source
 from kleak.capture.engine.headers import HeaderTree, bcc_environment
 from kleak.capture.engine.hooks import Plan
+from kleak.capture.engine.order import Order
+from kleak.capture.engine.outside import compiled_outside
 from kleak.capture.engine.program_cache import cached_image
 from kleak.capture.engine.program_image import ProgramImage
 from kleak.capture.engine.records import Limits, SymbolScope
@@ -59,21 +61,24 @@ def compile_programs(constants: dict[str, int], headers: HeaderTree) -> tuple[Pr
 
     Raises UnsupportedError where bcc is missing or refuses.
     """
-    source = read_source()
-    flags = [f"-D{name}={value:#x}" for name, value in constants.items()]
-
-    def compile_now() -> ProgramImage:
-        bcc = import_bcc()
-        with compiler_output() as said, bcc_environment(headers):
-            try:
-                return compile_image(bcc, source, flags)
-            except Exception as error:  # bcc raises bare Exception for all that goes wrong
-                raise UnsupportedError(
-                    f"bcc cannot compile kleak's programs with {headers.description}: "
-                    f"{first_error(said()) or error}"
-                ) from error
-
+    order = Order.of(constants)
     # All that the outcome depends on.
-    depends_on = (read_kernel(), headers, describe_bcc(), flags)
-    key = hashlib.sha256(f"{depends_on} {source}".encode()).hexdigest()
-    return cached_image(key, compile_now)
+    depends_on = (order.key, read_kernel(), headers, describe_bcc())
+    key = hashlib.sha256(f"{depends_on}".encode()).hexdigest()
+    return cached_image(key, lambda: compiled_outside(order) or compile_order(order, headers))
+
+
+def compile_order(order: Order, headers: HeaderTree) -> ProgramImage:
+    """Compile with bcc, on this machine.
+
+    Raises UnsupportedError where bcc is missing or refuses.
+    """
+    bcc = import_bcc()
+    with compiler_output() as said, bcc_environment(headers):
+        try:
+            return compile_image(bcc, read_source(), order.flags)
+        except Exception as error:  # bcc raises bare Exception for all that goes wrong
+            raise UnsupportedError(
+                f"bcc cannot compile kleak's programs with {headers.description}: "
+                f"{first_error(said()) or error}"
+            ) from error
